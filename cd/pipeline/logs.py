@@ -1,0 +1,281 @@
+"""Logs of steps: to Redis while they are written, in compressed chunks for good, by line or by byte.
+
+Redis is only the quick way to an open page. What a page shows after a reload, and what a worker that takes a
+step over goes on from, is what the database says was stored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import fsspec
+import redis
+import structlog
+import zstandard
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cd.pipeline.records import LogChunk
+from cd.store.database import Database
+
+log = structlog.get_logger()
+
+#: A chunk holds at most this many bytes before compression, and is at most this many seconds late.
+CHUNK_BYTES = 1 << 20
+CHUNK_SECONDS = 1.0
+#: How late a line may reach Redis, in seconds.
+LIVE_SECONDS = 0.1
+#: Redis keeps about this many pieces of a live log, for this many seconds after the last one.
+LIVE_PIECES = 500
+LIVE_TTL = 3600
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some lines of a log, without their newlines. `first` counts from 0; `total` lines are stored by now."""
+
+    first: int
+    lines: Sequence[bytes]
+    total: int
+
+
+class LogStore:
+    """Reads and writes the logs of steps. `blobs` is an fsspec URL."""
+
+    def __init__(self, database: Database, live: redis.Redis, blobs: str) -> None:
+        self._database, self._live = database, live
+        self._files, self._root = fsspec.core.url_to_fs(blobs)
+
+    def writer(self, step_id: int, attempt: int, fence: int) -> LogWriter:
+        """Go on writing the log of this attempt where what is stored ends; see `LogWriter.position`."""
+        return LogWriter(self, step_id, attempt, fence)
+
+    def read(self, session: Session, step_id: int, attempt: int, start: int = 0) -> Iterator[bytes]:
+        """All stored bytes from `start` on, chunk by chunk."""
+        chunks = session.scalars(
+            select(LogChunk)
+            .where(_of(step_id, attempt), LogChunk.start + LogChunk.size > start)
+            .order_by(LogChunk.start)
+        )
+        for chunk in chunks:
+            yield self._load(chunk)[max(0, start - chunk.start) :]
+
+    def size(self, session: Session, step_id: int, attempt: int) -> tuple[int, int]:
+        """Stored bytes and newlines."""
+        row = session.execute(
+            select(func.sum(LogChunk.size), func.sum(LogChunk.lines)).where(_of(step_id, attempt))
+        ).one()
+        return row[0] or 0, row[1] or 0
+
+    def window(self, session: Session, step_id: int, attempt: int, first: int, count: int) -> Window:
+        """`count` lines from line `first` on; a negative `first` counts from the end."""
+        size, newlines = self.size(session, step_id, attempt)
+        last = session.scalars(
+            select(LogChunk).where(_of(step_id, attempt)).order_by(LogChunk.start.desc()).limit(1)
+        ).one_or_none()
+        open_line = last is not None and not self._load(last).endswith(b"\n")
+        total = newlines + (1 if size and open_line else 0)
+        first = max(0, total + first) if first < 0 else first
+        chunks = session.scalars(
+            select(LogChunk)
+            .where(
+                _of(step_id, attempt),
+                LogChunk.first_line <= first + count,
+                LogChunk.first_line + LogChunk.lines >= first,
+            )
+            .order_by(LogChunk.start)
+        ).all()
+        if not chunks:
+            return Window(first, (), total)
+        lines = b"".join(self._load(chunk) for chunk in chunks).split(b"\n")
+        if lines[-1] == b"":
+            lines.pop()
+        skip = first - chunks[0].first_line
+        return Window(first, lines[skip : skip + count], total)
+
+    def follow(self, step_id: int, attempt: int, start: int, wait: float) -> Iterator[tuple[int, bytes]]:
+        """New bytes from `start` on as (position, bytes), for about `wait` seconds without one; then returns.
+
+        First what is stored, then what Redis has; a gap in Redis is filled from the store. When Redis is away,
+        what is stored meanwhile is all there is.
+        """
+        for data in self._stored_after(step_id, attempt, start):
+            yield start, data
+            start += len(data)
+        last, until = "0", monotonic() + wait
+        while (left := until - monotonic()) > 0:
+            last, pieces = self._pieces(step_id, attempt, last, left)
+            for position, data in pieces:
+                if position > start:
+                    for stored in self._stored_after(step_id, attempt, start):
+                        yield start, stored
+                        start += len(stored)
+                if position <= start < position + len(data):
+                    fresh = data[start - position :]
+                    yield start, fresh
+                    start += len(fresh)
+            if not pieces:
+                for stored in self._stored_after(step_id, attempt, start):
+                    yield start, stored
+                    start += len(stored)
+                return
+
+    def _stored_after(self, step_id: int, attempt: int, start: int) -> list[bytes]:
+        with self._database.read() as session:
+            return [data for data in self.read(session, step_id, attempt, start) if data]
+
+    def _pieces(
+        self, step_id: int, attempt: int, last: str, wait: float
+    ) -> tuple[str, list[tuple[int, bytes]]]:
+        try:
+            answer: Any = self._live.xread({_stream(step_id, attempt): last}, count=50, block=max(1, int(wait * 1000)))
+        except redis.RedisError:
+            return last, []
+        entries = answer[0][1] if answer else []
+        pieces = [(int(fields[b"at"]), fields[b"data"]) for _, fields in entries]
+        return (entries[-1][0].decode() if entries else last), pieces
+
+    def publish(self, step_id: int, attempt: int, position: int, data: bytes) -> None:
+        """Show bytes to open pages. Raises redis.RedisError."""
+        stream = _stream(step_id, attempt)
+        pipe = self._live.pipeline(transaction=False)
+        pipe.xadd(stream, {"at": position, "data": data}, maxlen=LIVE_PIECES, approximate=True)
+        pipe.expire(stream, LIVE_TTL)
+        pipe.execute()
+
+    def store(self, writer: LogWriter, start: int, first_line: int, data: bytes) -> int:
+        """Keep bytes for good; returns the newlines in them. A second writer at the same place is refused."""
+        blob = f"log/{writer.step_id}/{writer.attempt}/{start}-{writer.fence}.zst"
+        path = f"{self._root}/{blob}"
+        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        self._files.pipe_file(path, zstandard.compress(data, 3))
+        lines = data.count(b"\n")
+        with self._database.write() as session:
+            session.add(
+                LogChunk(
+                    step_id=writer.step_id,
+                    attempt=writer.attempt,
+                    start=start,
+                    size=len(data),
+                    first_line=first_line,
+                    lines=lines,
+                    blob=blob,
+                )
+            )
+        return lines
+
+    def _load(self, chunk: LogChunk) -> bytes:
+        packed: bytes = self._files.cat_file(f"{self._root}/{chunk.blob}")
+        return zstandard.decompress(packed, max_output_size=chunk.size)
+
+
+class LogWriter:
+    """Takes the bytes of one attempt in order; a thread of its own brings them out in time.
+
+    Use it as a context manager: leaving it stores what is left. `position` is where the stored log ended when
+    this writer began: whoever resumes a container's output drops that many bytes of it.
+    """
+
+    def __init__(self, store: LogStore, step_id: int, attempt: int, fence: int) -> None:
+        self.step_id, self.attempt, self.fence = step_id, attempt, fence
+        self._store = store
+        with store._database.read() as session:
+            self.position, self._lines = store.size(session, step_id, attempt)
+        self._stored = self._shown = self.position
+        self._buffer = bytearray()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name=f"log-{step_id}", daemon=True)
+
+    def __enter__(self) -> LogWriter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    def write(self, data: bytes) -> None:
+        """Add bytes. Waits while two chunks' worth is not stored yet, so that memory stays bounded."""
+        view = memoryview(data)
+        while len(view):
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._buffer) < 2 * CHUNK_BYTES or self._failure)
+                if self._failure is not None:
+                    raise self._failure
+                self._buffer += view[:CHUNK_BYTES]
+                view = view[CHUNK_BYTES:]
+                self._changed.notify_all()
+
+    def _work(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 - raised again in the writing thread
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        due = monotonic() + CHUNK_SECONDS
+        closing = False
+        while not closing:
+            with self._changed:
+                fresh = self._stored + len(self._buffer) > self._shown
+                if not fresh and not self._buffer:
+                    self._changed.wait_for(lambda: self._closing or self._buffer)
+                    due = monotonic() + CHUNK_SECONDS
+                self._changed.wait_for(self._urgent, LIVE_SECONDS)
+                closing = self._closing
+            self._show()
+            if closing or monotonic() >= due or len(self._buffer) >= CHUNK_BYTES:
+                self._keep()
+                due = monotonic() + CHUNK_SECONDS
+
+    def _urgent(self) -> bool:
+        return self._closing or len(self._buffer) >= CHUNK_BYTES
+
+    def _show(self) -> None:
+        with self._changed:
+            data = bytes(self._buffer[self._shown - self._stored :][:CHUNK_BYTES])
+        if not data:
+            return
+        try:
+            self._store.publish(self.step_id, self.attempt, self._shown, data)
+        except redis.RedisError as error:
+            log.debug("log.not_live", step=self.step_id, error=str(error))
+        self._shown += len(data)
+
+    def _keep(self) -> None:
+        while True:
+            with self._changed:
+                data = bytes(self._buffer[:CHUNK_BYTES])
+            if not data:
+                return
+            self._lines += self._store.store(self, self._stored, self._lines, data)
+            with self._changed:
+                del self._buffer[: len(data)]
+                self._stored += len(data)
+                self._shown = max(self._shown, self._stored)
+                self._changed.notify_all()
+            if len(data) < CHUNK_BYTES:
+                return
+
+
+def _of(step_id: int, attempt: int) -> Any:
+    return (LogChunk.step_id == step_id) & (LogChunk.attempt == attempt)
+
+
+def _stream(step_id: int, attempt: int) -> str:
+    return f"towpath:log:{step_id}:{attempt}"

@@ -1,0 +1,198 @@
+"""The life of a run: created by a push, moved by what its steps came to, ended once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from cd.errors import Conflict, StaleWrite
+from cd.pipeline.decide import Decision, StepView, decide
+from cd.pipeline.definition import Pipeline
+from cd.pipeline.records import Project, Run, Step
+from cd.pipeline.states import RUN, STEP
+from cd.store import tasks
+from cd.store.base import now
+from cd.store.states import move
+
+#: Called in the transaction that ends a run; what releases follow from it is not the pipeline's business.
+Ended = Callable[[Session, Run], None]
+
+
+def create(
+    session: Session,
+    project: Project,
+    *,
+    event: str,
+    ref: str,
+    sha: str,
+    message: str = "",
+    author: str = "",
+    pusher: str = "",
+    trusted: bool = True,
+    retry_of: int | None = None,
+    fresh: bool = False,
+) -> Run:
+    """Add a run with its build and call for the work, all in the running transaction."""
+    number = session.execute(
+        update(Project).where(Project.id == project.id).values(next_run=Project.next_run + 1).returning(Project.next_run)
+    ).scalar_one() - 1
+    run = Run(
+        project_id=project.id,
+        number=number,
+        state="queued",
+        event=event,
+        ref=ref,
+        sha=sha,
+        message=message,
+        author=author,
+        pusher=pusher,
+        trusted=trusted,
+        retry_of=retry_of,
+        fresh=fresh,
+        created_at=now(),
+    )
+    session.add(run)
+    session.flush()
+    build = Step(
+        run_id=run.id, project_id=project.id, name="build", kind="build", state="waiting", queued_at=now()
+    )
+    session.add(build)
+    session.flush()
+    tasks.add(session, "build", build.id)
+    return run
+
+
+def lock(session: Session, run_id: int) -> Run:
+    """The run, with its row locked to the end of the transaction: decisions about one run take turns."""
+    return session.scalars(
+        select(Run).where(Run.id == run_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+
+
+def steps_of(session: Session, run_id: int) -> list[Step]:
+    """All steps of a run, the build first, then as in the file."""
+    return list(session.scalars(select(Step).where(Step.run_id == run_id).order_by(Step.position)))
+
+
+def add_stages(session: Session, run: Run, pipeline: Pipeline) -> None:
+    """Give the run the stages of its pipeline file; a second call for the same run changes nothing."""
+    known = {step.name for step in steps_of(session, run.id)}
+    for position, (name, spec) in enumerate(pipeline.stages.items(), start=1):
+        if name in known:
+            continue
+        session.add(
+            Step(
+                run_id=run.id,
+                project_id=run.project_id,
+                name=name,
+                kind="stage",
+                position=position,
+                state="waiting",
+                needs=["build", *spec.needs],
+                spec=spec.model_dump(mode="json", by_alias=True),
+                allow_failure=spec.allow_failure,
+            )
+        )
+    session.flush()
+
+
+def start_step(session: Session, step_id: int, fence: int) -> tuple[Run, Step] | None:
+    """Take a step for the holder of `fence`: begin it, or go on with one whose worker was lost.
+
+    Returns None when there is nothing left to do for it.
+    """
+    step = session.get_one(Step, step_id)
+    run = lock(session, step.run_id)
+    if step.state in STEP.terminal or run.state in RUN.terminal:
+        return None
+    if run.state == "queued":
+        move(session, RUN, run, "running", started_at=now())
+    if step.state == "waiting":
+        move(
+            session,
+            STEP,
+            step,
+            "running",
+            held=step.fence,
+            fence=fence,
+            attempt=step.attempt + 1,
+            reason="",
+            started_at=now(),
+        )
+    else:
+        _take_over(session, step, fence)
+    return run, step
+
+
+def _take_over(session: Session, step: Step, fence: int) -> None:
+    """A running step gets the fence of its new holder, so that the old one can't write any more."""
+    taken = session.execute(
+        update(Step)
+        .where(Step.id == step.id, Step.state == "running", Step.fence < fence)
+        .values(fence=fence)
+        .returning(Step.id)
+    ).one_or_none()
+    if taken is None:
+        raise StaleWrite(f"step {step.id} is held by a newer fence than {fence}")
+    session.refresh(step)
+
+
+def try_again(session: Session, step: Step, reason: str, delay: float = 0.0) -> None:
+    """Send a running step back to wait for another attempt, and call for it."""
+    move(session, STEP, step, "waiting", held=step.fence, reason=reason, queued_at=now() + timedelta(seconds=delay))
+
+
+def end_step(session: Session, step: Step, state: str, ended: Ended, **values: object) -> None:
+    """End a running step with `state` and do what follows for its run."""
+    run = lock(session, step.run_id)
+    move(session, STEP, step, state, held=step.fence, finished_at=now(), **values)
+    advance(session, run, ended)
+
+
+def advance(session: Session, run: Run, ended: Ended) -> None:
+    """Apply what `decide` says: call for stages that can start, skip those that can't, end the run."""
+    if run.state in RUN.terminal:
+        return
+    steps = {step.name: step for step in steps_of(session, run.id)}
+    decision = decide([_view(step) for step in steps.values()])
+    _apply_steps(session, decision, steps)
+    if decision.run is not None:
+        move(session, RUN, run, decision.run, finished_at=now(), reason=run.reason or _why(decision, steps))
+        ended(session, run)
+
+
+def _view(step: Step) -> StepView:
+    return StepView(step.name, step.state, tuple(step.needs), step.allow_failure, step.queued_at is not None)
+
+
+def _apply_steps(session: Session, decision: Decision, steps: dict[str, Step]) -> None:
+    for name, reason in decision.skip:
+        move(session, STEP, steps[name], "skipped", reason=reason, finished_at=now())
+    for name in decision.start:
+        steps[name].queued_at = now()
+        session.flush()
+        tasks.add(session, "stage", steps[name].id)
+
+
+def _why(decision: Decision, steps: dict[str, Step]) -> str:
+    if decision.run == "passed":
+        return ""
+    blamed = next((step for step in steps.values() if step.state == decision.run and not step.allow_failure), None)
+    return f"{blamed.name}: {blamed.reason}" if blamed and blamed.reason else (f"{blamed.name} {decision.run}" if blamed else "")
+
+
+def end_run(session: Session, run: Run, state: str, reason: str, ended: Ended) -> None:
+    """End a run from outside its graph: canceled by a person, or superseded. Its open steps end with it."""
+    if run.state in RUN.terminal:
+        raise Conflict(f"run #{run.number} has ended already: {run.state}")
+    opened = [step for step in steps_of(session, run.id) if step.state not in STEP.terminal]
+    tasks.cancel(session, "build", [step.id for step in opened])
+    tasks.cancel(session, "stage", [step.id for step in opened])
+    for step in opened:
+        # A running step's worker sees this at its next look and stops the container.
+        move(session, STEP, step, "canceled", reason=reason, finished_at=now())
+    move(session, RUN, run, state, reason=reason, finished_at=now())
+    ended(session, run)

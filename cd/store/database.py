@@ -1,0 +1,129 @@
+"""Sessions: `read()` for looking, `write()` for one short transaction that rings the doorbell after it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from cd.errors import ServiceError
+
+log = structlog.get_logger()
+
+#: Called after a commit with the ids of tasks to ring and whether events were written.
+Doorbell = Callable[[list[int], bool], None]
+
+#: Any number, the same everywhere: writers of events on PostgreSQL take this advisory lock, see `events`.
+EVENT_LOCK = 0x70777470
+
+
+class Database:
+    """The one place that opens sessions.
+
+    A write on SQLite takes the write lock at its start (BEGIN IMMEDIATE): a transaction that begins as a
+    reader and then writes is refused at once, whatever the busy timeout says.
+    """
+
+    def __init__(self, url: str, doorbell: Doorbell = lambda tasks, events: None) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self.sqlite = self.engine.dialect.name == "sqlite"
+        self._doorbell = doorbell
+        self._writer = self.engine.execution_options(towpath_writer=True)
+        # SQLite's own wait for the write lock is a poll with growing naps; threads of one process queue here.
+        self._turn: Any = threading.Lock() if self.sqlite else nullcontext()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session to look with; nothing it does is kept."""
+        with _translated(self.url), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed at the end, rolled back on any error; then what it asked for is rung."""
+        with _translated(self.url), Session(self._writer, expire_on_commit=False) as session:
+            with self._turn:
+                with session.begin():
+                    yield session
+        rings, events = session.info.get("rings", []), bool(session.info.get("events"))
+        if rings or events:
+            self._doorbell(rings, events)
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections without closing them, take a lock of its own."""
+        self.engine.dispose(close=False)
+        if self.sqlite:
+            self._turn = threading.Lock()
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=40)
+    engine = create_engine(
+        url, connect_args={"timeout": 15, "check_same_thread": False}, pool_size=5, max_overflow=200
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions by itself
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        "cache_size=-4096",
+        "mmap_size=0",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writer = connection.get_execution_options().get("towpath_writer")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+def lock_events(session: Session) -> None:
+    """Make commits of events happen in the order of their ids (PostgreSQL; SQLite has one writer anyway)."""
+    session.info["events"] = True
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": EVENT_LOCK})
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise _service_error(url, error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _service_error(url, error) from error
+        raise
+
+
+def _service_error(url: str, error: DBAPIError) -> ServiceError:
+    reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
+    if "locked" in reason or "busy" in reason:
+        return ServiceError(
+            "the database is locked by another program", remedy="close it, or use PostgreSQL for many writers"
+        )
+    if "full" in reason:
+        return ServiceError("the disk of the database is full", remedy="free some space; nothing was lost")
+    where = url.split("@")[-1]
+    return ServiceError(
+        f"the database {where} does not answer: {reason}", remedy="check TOWPATH_DATABASE_URL"
+    )

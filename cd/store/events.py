@@ -1,0 +1,38 @@
+"""The stream of state changes that pages, the API, metrics and notifications read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cd.store.base import now
+from cd.store.database import lock_events
+from cd.store.records import Event
+
+
+def append(
+    session: Session,
+    kind: str,
+    *,
+    project_id: int | None,
+    run_id: int | None = None,
+    subject: int | None = None,
+    **data: Any,
+) -> None:
+    """Add one event to the running transaction. `data` must be JSON."""
+    if not session.info.get("events"):
+        lock_events(session)
+    session.add(Event(at=now(), kind=kind, project_id=project_id, run_id=run_id, subject=subject, data=data))
+
+
+def after(session: Session, cursor: int, limit: int = 500) -> Sequence[Event]:
+    """Events with an id over `cursor`, oldest first."""
+    return session.scalars(select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)).all()
+
+
+def newest(session: Session) -> int:
+    """Id of the last event, 0 when there is none."""
+    return session.scalar(select(func.max(Event.id))) or 0

@@ -1,0 +1,65 @@
+"""The only writer of state columns: a checked transition as compare-and-set, with its event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from cd.errors import StaleWrite
+from cd.store import events
+
+#: From each state to the states that may follow it; a state that maps to nothing is terminal.
+Transitions = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A named state machine: `name` is the first half of its events' kinds."""
+
+    name: str
+    transitions: Transitions
+
+    @property
+    def terminal(self) -> frozenset[str]:
+        """States that nothing follows."""
+        return frozenset(state for state, follow in self.transitions.items() if not follow)
+
+    def check(self, old: str, new: str) -> None:
+        """Raises ValueError for a step that the table does not have."""
+        if new not in self.transitions[old]:
+            raise ValueError(f"{self.name}: {old} -> {new} is not a transition")
+
+
+def move(
+    session: Session, machine: Machine, row: Any, new: str, *, held: int | None = None, **values: Any
+) -> None:
+    """Bring `row` (an ORM object with id, state, project_id) to `new`, writing `values` with it.
+
+    The row must still be in the state that the object shows and, where `held` is given, carry that fence;
+    otherwise StaleWrite is raised and the transaction should end. Appends the event `<machine>.<new>`.
+    """
+    old = row.state
+    machine.check(old, new)
+    table = type(row)
+    where = [table.id == row.id, table.state == old]
+    if held is not None:
+        where.append(table.fence == held)
+    session.flush()
+    changed = session.execute(
+        update(table).where(*where).values(state=new, **values).returning(table.id),
+        execution_options={"synchronize_session": False},
+    ).one_or_none()
+    if changed is None:
+        raise StaleWrite(f"{machine.name} {row.id} is no longer {old} at fence {held}")
+    session.refresh(row)
+    events.append(
+        session,
+        f"{machine.name}.{new}",
+        project_id=row.project_id,
+        run_id=row.id if machine.name == "run" else getattr(row, "run_id", None),
+        subject=row.id,
+    )

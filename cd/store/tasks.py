@@ -1,0 +1,184 @@
+"""The task table: what is to be done. A claim is a lease with a fence; whoever lost it can't write any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from cd.errors import StaleWrite
+from cd.store.base import now
+from cd.store.records import Task
+
+#: A task that failed by Towpath's or an engine's fault this often is given up.
+MAX_ATTEMPTS = 5
+#: A ready task that nobody took this long after its ring is rung again.
+RING_AGAIN = timedelta(seconds=3)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to do one task until `until`, proven by `fence`."""
+
+    task_id: int
+    kind: str
+    subject: int
+    fence: int
+    attempts: int
+
+
+def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int | None:
+    """Put work into the running transaction; it is rung after the commit.
+
+    Returns the task's id, or None when the same work is open already. `delay` in seconds.
+    """
+    open_already = session.scalar(
+        select(Task.id).where(
+            Task.kind == kind, Task.subject == subject, Task.state.in_(("ready", "claimed"))
+        )
+    )
+    if open_already is not None:
+        return None
+    at = now()
+    task = Task(
+        kind=kind,
+        subject=subject,
+        state="ready",
+        fence=0,
+        attempts=0,
+        created_at=at,
+        not_before=at + timedelta(seconds=delay),
+        rung_at=None if delay else at,
+    )
+    session.add(task)
+    session.flush()
+    if not delay:
+        session.info.setdefault("rings", []).append(task.id)
+    return task.id
+
+
+def claim(session: Session, task_id: int, worker: str, lease: float) -> Claim | None:
+    """Take a ready task for `lease` seconds; None when it is done, taken, or not due yet."""
+    at = now()
+    row = session.execute(
+        update(Task)
+        .where(Task.id == task_id, Task.state == "ready", Task.not_before <= at)
+        .values(
+            state="claimed", fence=Task.fence + 1, worker=worker, lease_until=at + timedelta(seconds=lease)
+        )
+        .returning(Task.kind, Task.subject, Task.fence, Task.attempts)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Claim(task_id, row.kind, row.subject, row.fence, row.attempts)
+
+
+def renew(session: Session, claim: Claim, lease: float) -> None:
+    """Hold the claim for `lease` more seconds from now. Raises StaleWrite when it is lost."""
+    _held(session, claim, lease_until=now() + timedelta(seconds=lease))
+
+
+def finish(session: Session, claim: Claim, error: str | None = None) -> None:
+    """The task is done (or given up, with the reason). Raises StaleWrite when the claim is lost."""
+    _held(
+        session,
+        claim,
+        state="failed" if error else "done",
+        error=error,
+        finished_at=now(),
+        lease_until=None,
+    )
+
+
+def put_back(session: Session, claim: Claim, error: str, delay: float) -> None:
+    """Return the task to be tried again in `delay` seconds. Raises StaleWrite when the claim is lost."""
+    _held(
+        session,
+        claim,
+        state="ready",
+        attempts=claim.attempts + 1,
+        error=error,
+        worker=None,
+        lease_until=None,
+        not_before=now() + timedelta(seconds=delay),
+        rung_at=None,
+    )
+
+
+def check(session: Session, claim: Claim) -> None:
+    """Raises StaleWrite unless the claim is still ours; locks the row to the end of the transaction."""
+    _held(session, claim, worker=Task.worker)
+
+
+def _held(session: Session, claim: Claim, **values: object) -> None:
+    changed = session.execute(
+        update(Task)
+        .where(Task.id == claim.task_id, Task.state == "claimed", Task.fence == claim.fence)
+        .values(**values)
+        .returning(Task.id)
+    ).one_or_none()
+    if changed is None:
+        raise StaleWrite(f"task {claim.task_id} is no longer ours at fence {claim.fence}")
+
+
+def cancel(session: Session, kind: str, subjects: Sequence[int]) -> None:
+    """Drop tasks of that kind that nobody has taken yet."""
+    session.execute(
+        update(Task)
+        .where(Task.kind == kind, Task.subject.in_(subjects), Task.state == "ready")
+        .values(state="done", error="canceled", finished_at=now())
+    )
+
+
+def release_expired(session: Session, at: datetime) -> list[int]:
+    """Make tasks whose holder went silent ready again; their ids. The fence moves when they are taken."""
+    return list(
+        session.scalars(
+            update(Task)
+            .where(Task.state == "claimed", Task.lease_until < at)
+            .values(state="ready", worker=None, lease_until=None, rung_at=at)
+            .returning(Task.id)
+        )
+    )
+
+
+def release_of(session: Session, worker: str) -> list[int]:
+    """Make the tasks of a worker that is known to be dead ready again, and ring them; their ids."""
+    at = now()
+    freed = list(
+        session.scalars(
+            update(Task)
+            .where(Task.state == "claimed", Task.worker == worker)
+            .values(state="ready", worker=None, lease_until=None, rung_at=at)
+            .returning(Task.id)
+        )
+    )
+    session.info.setdefault("rings", []).extend(freed)
+    return freed
+
+
+def due(session: Session, at: datetime, limit: int = 1000) -> list[int]:
+    """Ids of ready tasks that should be rung (again): never rung, or rung a while ago and not taken."""
+    return list(
+        session.scalars(
+            select(Task.id)
+            .where(
+                Task.state == "ready",
+                Task.not_before <= at,
+                or_(Task.rung_at.is_(None), Task.rung_at < at - RING_AGAIN),
+            )
+            .order_by(Task.id)
+            .limit(limit)
+        )
+    )
+
+
+def mark_rung(session: Session, task_ids: Sequence[int], at: datetime) -> None:
+    """Remember when these were rung, and ring them after this transaction."""
+    session.execute(
+        update(Task).where(Task.id.in_(task_ids), Task.state == "ready").values(rung_at=at)
+    )
+    session.info.setdefault("rings", []).extend(task_ids)

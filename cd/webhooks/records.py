@@ -1,0 +1,45 @@
+"""Tables of received webhooks."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from sqlalchemy import JSON, Date, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from cd.store.base import Base, UTCDateTime
+from cd.store.records import Id
+
+
+class Delivery(Base):
+    """One received webhook, with the raw bytes that its signature covers."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[int] = mapped_column(Id, ForeignKey("project.id"))
+    #: The forge's id of it, by which a second copy is known.
+    delivery_id: Mapped[str] = mapped_column(String(200))
+    event: Mapped[str] = mapped_column(String(64))
+    headers: Mapped[dict[str, str]] = mapped_column(JSON)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    received_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    #: run, ignored, or duplicate (another delivery of the same ref and commit).
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    run_id: Mapped[int | None] = mapped_column(Id, ForeignKey("run.id"))
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "delivery_id"),
+        Index("ix_delivery_project_received", "project_id", "received_at"),
+    )
+
+
+class RejectedCount(Base):
+    """How many requests a project refused for their signature on a day; nothing else is kept of them."""
+
+    __tablename__ = "rejected_count"
+
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
