@@ -1,0 +1,20 @@
+"""From the bytes of `.towpath.yml` to a Pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cd.documents import load
+from cd.pipeline.definition import Pipeline
+
+FILE = ".towpath.yml"
+
+
+def parse(text: bytes, name: str = FILE) -> Pipeline:
+    """Read a pipeline file. Raises cd.documents.DocumentError with every fault's line, column and remedy."""
+    return load(text, Pipeline, name)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors."""
+    return Pipeline.model_json_schema(by_alias=True)
