@@ -20,9 +20,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("", description="Redis URL; empty: `towpath up` runs its own redis-server.")
     bind: str = Field("127.0.0.1:8000", description="Address and port that the web process listens on.")
     public_url: str = Field("", description="URL under which people reach Towpath; empty: http://BIND.")
-    secure_cookies: bool = Field(
-        False, description="Mark cookies Secure; also on by itself when PUBLIC_URL is https."
-    )
+    secure_cookies: bool = Field(False, description="Mark cookies Secure; also on by itself when PUBLIC_URL is https.")
     trusted_proxies: int = Field(
         0, ge=0, le=5, description="Number of reverse proxies in front whose X-Forwarded headers are believed."
     )
@@ -40,13 +38,9 @@ class Settings(BaseSettings):
     )
     git_ca_file: str = Field("", description="CA bundle for git over https to internal forges.")
     docker_host: str = Field("", description="Engine of this worker; empty: DOCKER_HOST or the local socket.")
-    sandbox_runtime: str = Field(
-        "", description="OCI runtime for stages, such as runsc; empty: the engine's own."
-    )
+    sandbox_runtime: str = Field("", description="OCI runtime for stages, such as runsc; empty: the engine's own.")
     proxy_image: str = Field("haproxy:2.8", description="HAProxy image put before deployed containers.")
-    lease_seconds: float = Field(
-        6.0, gt=1, le=600, description="How long a worker's claim lasts without renewal."
-    )
+    lease_seconds: float = Field(6.0, gt=1, le=600, description="How long a worker's claim lasts without renewal.")
     build_timeout: float = Field(1800.0, gt=0, description="Longest build, in seconds.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 

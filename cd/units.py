@@ -15,7 +15,7 @@ _SIZE_UNITS = {
 
 
 def seconds(value: Any) -> float:
-    """"1h30m", "10m", "250ms" or a number of seconds, as seconds. Raises ValueError."""
+    """ "1h30m", "10m", "250ms" or a number of seconds, as seconds. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = value.strip() if isinstance(value, str) else ""
@@ -26,7 +26,7 @@ def seconds(value: Any) -> float:
 
 
 def size(value: Any) -> int:
-    """"512MiB", "1GB" or a number of bytes, as bytes. Raises ValueError."""
+    """ "512MiB", "1GB" or a number of bytes, as bytes. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B|)", value.strip()) if isinstance(value, str) else None

@@ -107,7 +107,9 @@ class StageSpec(Model):
     network: Literal["none", "services", "internet"] | None = None
     services: dict[str, Service] = Field(default_factory=dict)
     limits: Limits = Limits()
-    matrix: dict[str, Annotated[tuple[str | int | float | bool, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    matrix: dict[str, Annotated[tuple[str | int | float | bool, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     retries: int = Field(0, ge=0, le=5)
     allow_failure: bool = False
     when: When = When()

@@ -129,9 +129,7 @@ class LogStore:
         with self._database.read() as session:
             return [data for data in self.read(session, step_id, attempt, start) if data]
 
-    def _pieces(
-        self, step_id: int, attempt: int, last: str, wait: float
-    ) -> tuple[str, list[tuple[int, bytes]]]:
+    def _pieces(self, step_id: int, attempt: int, last: str, wait: float) -> tuple[str, list[tuple[int, bytes]]]:
         try:
             answer: Any = self._live.xread({_stream(step_id, attempt): last}, count=50, block=max(1, int(wait * 1000)))
         except redis.RedisError:
@@ -210,7 +208,7 @@ class LogWriter:
     def write(self, data: bytes) -> None:
         """Add bytes. Waits while two chunks' worth is not stored yet, so that memory stays bounded."""
         view = memoryview(data)
-        while len(view):
+        while view:
             with self._changed:
                 self._changed.wait_for(lambda: len(self._buffer) < 2 * CHUNK_BYTES or self._failure)
                 if self._failure is not None:

@@ -36,9 +36,15 @@ def create(
     fresh: bool = False,
 ) -> Run:
     """Add a run with its build and call for the work, all in the running transaction."""
-    number = session.execute(
-        update(Project).where(Project.id == project.id).values(next_run=Project.next_run + 1).returning(Project.next_run)
-    ).scalar_one() - 1
+    number = (
+        session.execute(
+            update(Project)
+            .where(Project.id == project.id)
+            .values(next_run=Project.next_run + 1)
+            .returning(Project.next_run)
+        ).scalar_one()
+        - 1
+    )
     run = Run(
         project_id=project.id,
         number=number,
@@ -56,9 +62,7 @@ def create(
     )
     session.add(run)
     session.flush()
-    build = Step(
-        run_id=run.id, project_id=project.id, name="build", kind="build", state="waiting", queued_at=now()
-    )
+    build = Step(run_id=run.id, project_id=project.id, name="build", kind="build", state="waiting", queued_at=now())
     session.add(build)
     session.flush()
     tasks.add(session, "build", build.id)
@@ -181,7 +185,11 @@ def _why(decision: Decision, steps: dict[str, Step]) -> str:
     if decision.run == "passed":
         return ""
     blamed = next((step for step in steps.values() if step.state == decision.run and not step.allow_failure), None)
-    return f"{blamed.name}: {blamed.reason}" if blamed and blamed.reason else (f"{blamed.name} {decision.run}" if blamed else "")
+    return (
+        f"{blamed.name}: {blamed.reason}"
+        if blamed and blamed.reason
+        else (f"{blamed.name} {decision.run}" if blamed else "")
+    )
 
 
 def end_run(session: Session, run: Run, state: str, reason: str, ended: Ended) -> None:

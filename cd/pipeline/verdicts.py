@@ -37,9 +37,7 @@ def find(session: Session, run: Run, image: str, spec: StageSpec, key: str) -> V
     if run.fresh or not run.trusted or spec.reuse == "never" or spec.network == "internet":
         return None
     return session.scalar(
-        select(Verdict).where(
-            Verdict.project_id == run.project_id, Verdict.image == image, Verdict.key == key
-        )
+        select(Verdict).where(Verdict.project_id == run.project_id, Verdict.image == image, Verdict.key == key)
     )
 
 

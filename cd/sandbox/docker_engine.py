@@ -182,9 +182,7 @@ class DockerSandbox:
 class _Watch:
     """Looks after a running container from a thread: kills it at its deadline or when it is canceled."""
 
-    def __init__(
-        self, sandbox: DockerSandbox, name: str, timeout: float, canceled: Callable[[], bool]
-    ) -> None:
+    def __init__(self, sandbox: DockerSandbox, name: str, timeout: float, canceled: Callable[[], bool]) -> None:
         self.timed_out = self.canceled = False
         self._sandbox, self._name, self._timeout, self._asked = sandbox, name, timeout, canceled
         self._stopped = threading.Event()

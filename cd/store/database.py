@@ -71,9 +71,7 @@ class Database:
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=40)
-    engine = create_engine(
-        url, connect_args={"timeout": 15, "check_same_thread": False}, pool_size=5, max_overflow=200
-    )
+    engine = create_engine(url, connect_args={"timeout": 15, "check_same_thread": False}, pool_size=5, max_overflow=200)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -123,7 +121,5 @@ def _service_error(url: str, error: DBAPIError) -> ServiceError:
         )
     if "full" in reason:
         return ServiceError("the disk of the database is full", remedy="free some space; nothing was lost")
-    where = url.split("@")[-1]
-    return ServiceError(
-        f"the database {where} does not answer: {reason}", remedy="check TOWPATH_DATABASE_URL"
-    )
+    where = url.rsplit("@", maxsplit=1)[-1]
+    return ServiceError(f"the database {where} does not answer: {reason}", remedy="check TOWPATH_DATABASE_URL")

@@ -34,9 +34,7 @@ class Machine:
             raise ValueError(f"{self.name}: {old} -> {new} is not a transition")
 
 
-def move(
-    session: Session, machine: Machine, row: Any, new: str, *, held: int | None = None, **values: Any
-) -> None:
+def move(session: Session, machine: Machine, row: Any, new: str, *, held: int | None = None, **values: Any) -> None:
     """Bring `row` (an ORM object with id, state, project_id) to `new`, writing `values` with it.
 
     The row must still be in the state that the object shows and, where `held` is given, carry that fence;

@@ -36,9 +36,7 @@ def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int
     Returns the task's id, or None when the same work is open already. `delay` in seconds.
     """
     open_already = session.scalar(
-        select(Task.id).where(
-            Task.kind == kind, Task.subject == subject, Task.state.in_(("ready", "claimed"))
-        )
+        select(Task.id).where(Task.kind == kind, Task.subject == subject, Task.state.in_(("ready", "claimed")))
     )
     if open_already is not None:
         return None
@@ -66,9 +64,7 @@ def claim(session: Session, task_id: int, worker: str, lease: float) -> Claim | 
     row = session.execute(
         update(Task)
         .where(Task.id == task_id, Task.state == "ready", Task.not_before <= at)
-        .values(
-            state="claimed", fence=Task.fence + 1, worker=worker, lease_until=at + timedelta(seconds=lease)
-        )
+        .values(state="claimed", fence=Task.fence + 1, worker=worker, lease_until=at + timedelta(seconds=lease))
         .returning(Task.kind, Task.subject, Task.fence, Task.attempts)
     ).one_or_none()
     if row is None:
@@ -178,7 +174,5 @@ def due(session: Session, at: datetime, limit: int = 1000) -> list[int]:
 
 def mark_rung(session: Session, task_ids: Sequence[int], at: datetime) -> None:
     """Remember when these were rung, and ring them after this transaction."""
-    session.execute(
-        update(Task).where(Task.id.in_(task_ids), Task.state == "ready").values(rung_at=at)
-    )
+    session.execute(update(Task).where(Task.id.in_(task_ids), Task.state == "ready").values(rung_at=at))
     session.info.setdefault("rings", []).extend(task_ids)
