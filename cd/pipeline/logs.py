@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -18,8 +19,10 @@ import redis
 import structlog
 import zstandard
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from cd.errors import StaleWrite
 from cd.pipeline.records import LogChunk
 from cd.store.database import Database
 
@@ -153,7 +156,7 @@ class LogStore:
         self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         self._files.pipe_file(path, zstandard.compress(data, 3))
         lines = data.count(b"\n")
-        with self._database.write() as session:
+        with self._database.write() as session, _one_writer(writer):
             session.add(
                 LogChunk(
                     step_id=writer.step_id,
@@ -165,6 +168,7 @@ class LogStore:
                     blob=blob,
                 )
             )
+            session.flush()
         return lines
 
     def _load(self, chunk: LogChunk) -> bytes:
@@ -269,6 +273,15 @@ class LogWriter:
                 self._changed.notify_all()
             if len(data) < CHUNK_BYTES:
                 return
+
+
+@contextmanager
+def _one_writer(writer: LogWriter) -> Iterator[None]:
+    """The unique place of a chunk lets one writer in; a worker that lost the step finds it taken."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise StaleWrite(f"the log of step {writer.step_id} has another writer") from error
 
 
 def _of(step_id: int, attempt: int) -> Any:

@@ -9,8 +9,10 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from cd.errors import Conflict, StaleWrite
+from cd.identity import audit
+from cd.pipeline import verdicts
 from cd.pipeline.decide import Decision, StepView, decide
-from cd.pipeline.definition import Pipeline
+from cd.pipeline.definition import Pipeline, StageSpec
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
 from cd.store import tasks
@@ -145,7 +147,7 @@ def _take_over(session: Session, step: Step, fence: int) -> None:
 
 
 def try_again(session: Session, step: Step, reason: str, delay: float = 0.0) -> None:
-    """Send a running step back to wait for another attempt, and call for it."""
+    """Send a running step back to wait for another attempt; its task calls for it in `delay` seconds."""
     move(session, STEP, step, "waiting", held=step.fence, reason=reason, queued_at=now() + timedelta(seconds=delay))
 
 
@@ -157,12 +159,17 @@ def end_step(session: Session, step: Step, state: str, ended: Ended, **values: o
 
 
 def advance(session: Session, run: Run, ended: Ended) -> None:
-    """Apply what `decide` says: call for stages that can start, skip those that can't, end the run."""
+    """Apply what `decide` says: call for stages that can start, skip those that can't, end the run.
+
+    A stage whose verdict stands needs no worker: it ends here, and what waits for it is looked at at once.
+    """
     if run.state in RUN.terminal:
         return
     steps = {step.name: step for step in steps_of(session, run.id)}
-    decision = decide([_view(step) for step in steps.values()])
-    _apply_steps(session, decision, steps)
+    while True:
+        decision = decide([_view(step) for step in steps.values()])
+        if not _apply_steps(session, run, decision, steps):
+            break
     if decision.run is not None:
         move(session, RUN, run, decision.run, finished_at=now(), reason=run.reason or _why(decision, steps))
         ended(session, run)
@@ -172,13 +179,39 @@ def _view(step: Step) -> StepView:
     return StepView(step.name, step.state, tuple(step.needs), step.allow_failure, step.queued_at is not None)
 
 
-def _apply_steps(session: Session, decision: Decision, steps: dict[str, Step]) -> None:
+def _apply_steps(session: Session, run: Run, decision: Decision, steps: dict[str, Step]) -> bool:
+    """True when a stage ended by reuse, so that there is more to decide."""
     for name, reason in decision.skip:
         move(session, STEP, steps[name], "skipped", reason=reason, finished_at=now())
+    reused = [name for name in decision.start if _reuse(session, run, steps[name])]
     for name in decision.start:
-        steps[name].queued_at = now()
-        session.flush()
-        tasks.add(session, "stage", steps[name].id)
+        if name not in reused:
+            steps[name].queued_at = now()
+            session.flush()
+            tasks.add(session, "stage", steps[name].id)
+    return bool(reused)
+
+
+def _reuse(session: Session, run: Run, step: Step) -> bool:
+    if step.image is None:
+        return False
+    spec = StageSpec.model_validate(step.spec)
+    verdict = verdicts.find(session, run, step.image, spec, verdicts.stage_key(spec))
+    if verdict is None:
+        return False
+    earned = session.get_one(Run, verdict.run_id)
+    at = now()
+    move(
+        session,
+        STEP,
+        step,
+        "reused",
+        verdict_id=verdict.id,
+        reason=f"passed for this image in run #{earned.number}",
+        queued_at=at,
+        finished_at=at,
+    )
+    return True
 
 
 def _why(decision: Decision, steps: dict[str, Step]) -> str:
@@ -204,3 +237,39 @@ def end_run(session: Session, run: Run, state: str, reason: str, ended: Ended) -
         move(session, STEP, step, "canceled", reason=reason, finished_at=now())
     move(session, RUN, run, state, reason=reason, finished_at=now())
     ended(session, run)
+
+
+def cancel(session: Session, run: Run, username: str, ended: Ended) -> None:
+    """End a run because a person says so. Raises Conflict when it has ended."""
+    locked = lock(session, run.id)
+    locked.canceled_by = username
+    end_run(session, locked, "canceled", f"canceled by {username}", ended)
+    audit.append(session, username, "run.cancel", f"run/{locked.id}", number=locked.number)
+
+
+def retry(session: Session, project: Project, run: Run, username: str, *, fresh: bool = False) -> Run:
+    """A new run of the same commit. What passed before is reused, unless it is to be `fresh`."""
+    if run.state not in RUN.terminal:
+        raise Conflict(f"run #{run.number} is still {run.state}", remedy="wait for its end, or cancel it")
+    again = create(
+        session,
+        project,
+        event=run.event,
+        ref=run.ref,
+        sha=run.sha,
+        message=run.message,
+        author=run.author,
+        pusher=run.pusher,
+        trusted=run.trusted,
+        retry_of=run.id,
+        fresh=fresh,
+    )
+    audit.append(session, username, "run.retry", f"run/{run.id}", number=again.number, fresh=fresh)
+    return again
+
+
+def start(session: Session, project: Project, ref: str, sha: str, username: str) -> Run:
+    """A run of `sha` because a person asks for it; `ref` is the full ref that it was resolved from."""
+    run = create(session, project, event="manual", ref=ref, sha=sha, pusher=username)
+    audit.append(session, username, "run.start", f"run/{run.id}", number=run.number, ref=ref, sha=sha)
+    return run

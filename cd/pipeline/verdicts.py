@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,14 +16,14 @@ from cd.sandbox.options import SANDBOX_VERSION
 from cd.store.base import now
 
 
-def stage_key(spec: StageSpec, arch: str) -> str:
+def stage_key(spec: StageSpec) -> str:
     """SHA-256 over all that decides a stage's result besides its image: command, env, limits, network, engine."""
     told = {
         "argv": list(spec.argv),
         "env": dict(spec.env),
         "limits": spec.limits.model_dump(mode="json"),
         "network": spec.network,
-        "arch": arch,
+        "arch": platform.machine(),
         "sandbox": SANDBOX_VERSION,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -17,8 +17,8 @@ from cd.errors import ServiceError
 
 log = structlog.get_logger()
 
-#: Called after a commit with the ids of tasks to ring and whether events were written.
-Doorbell = Callable[[list[int], bool], None]
+#: Called after a commit with the tasks to ring (`cd.store.tasks.Ring`) and whether events were written.
+Doorbell = Callable[[list[Any], bool], None]
 
 #: Any number, the same everywhere: writers of events on PostgreSQL take this advisory lock, see `events`.
 EVENT_LOCK = 0x70777470

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from cd.errors import StaleWrite
@@ -17,6 +18,13 @@ from cd.store.records import Task
 MAX_ATTEMPTS = 5
 #: A ready task that nobody took this long after its ring is rung again.
 RING_AGAIN = timedelta(seconds=3)
+
+
+class Ring(NamedTuple):
+    """What the doorbell needs to know of a task: its kind chooses the queue."""
+
+    task_id: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int
     session.add(task)
     session.flush()
     if not delay:
-        session.info.setdefault("rings", []).append(task.id)
+        session.info.setdefault("rings", []).append(Ring(task.id, kind))
     return task.id
 
 
@@ -129,50 +137,51 @@ def cancel(session: Session, kind: str, subjects: Sequence[int]) -> None:
     )
 
 
-def release_expired(session: Session, at: datetime) -> list[int]:
-    """Make tasks whose holder went silent ready again; their ids. The fence moves when they are taken."""
-    return list(
-        session.scalars(
-            update(Task)
-            .where(Task.state == "claimed", Task.lease_until < at)
-            .values(state="ready", worker=None, lease_until=None, rung_at=at)
-            .returning(Task.id)
-        )
+def release_expired(session: Session, at: datetime) -> list[Ring]:
+    """Make tasks whose holder went silent ready again, and ring them. The fence moves when they are taken."""
+    return _release(session, at, Task.lease_until < at)
+
+
+def release_of(session: Session, worker: str) -> list[Ring]:
+    """Make the tasks of a worker that is known to be dead ready again, and ring them."""
+    return _release(session, now(), Task.worker == worker)
+
+
+def _release(session: Session, at: datetime, whose: ColumnElement[bool]) -> list[Ring]:
+    freed = session.execute(
+        update(Task)
+        .where(Task.state == "claimed", whose)
+        .values(state="ready", worker=None, lease_until=None, rung_at=at)
+        .returning(Task.id, Task.kind)
     )
+    rings = [Ring(*row) for row in freed]
+    session.info.setdefault("rings", []).extend(rings)
+    return rings
 
 
-def release_of(session: Session, worker: str) -> list[int]:
-    """Make the tasks of a worker that is known to be dead ready again, and ring them; their ids."""
-    at = now()
-    freed = list(
-        session.scalars(
-            update(Task)
-            .where(Task.state == "claimed", Task.worker == worker)
-            .values(state="ready", worker=None, lease_until=None, rung_at=at)
-            .returning(Task.id)
+def due(session: Session, at: datetime, limit: int = 1000) -> list[Ring]:
+    """Ready tasks that should be rung (again): never rung, or rung a while ago and not taken."""
+    rows = session.execute(
+        select(Task.id, Task.kind)
+        .where(
+            Task.state == "ready",
+            Task.not_before <= at,
+            or_(Task.rung_at.is_(None), Task.rung_at < at - RING_AGAIN),
         )
+        .order_by(Task.id)
+        .limit(limit)
     )
-    session.info.setdefault("rings", []).extend(freed)
-    return freed
+    return [Ring(*row) for row in rows]
 
 
-def due(session: Session, at: datetime, limit: int = 1000) -> list[int]:
-    """Ids of ready tasks that should be rung (again): never rung, or rung a while ago and not taken."""
-    return list(
-        session.scalars(
-            select(Task.id)
-            .where(
-                Task.state == "ready",
-                Task.not_before <= at,
-                or_(Task.rung_at.is_(None), Task.rung_at < at - RING_AGAIN),
-            )
-            .order_by(Task.id)
-            .limit(limit)
-        )
-    )
+def expired(session: Session, at: datetime) -> bool:
+    """Whether any holder of a task went silent."""
+    return session.scalar(select(Task.id).where(Task.state == "claimed", Task.lease_until < at).limit(1)) is not None
 
 
-def mark_rung(session: Session, task_ids: Sequence[int], at: datetime) -> None:
+def mark_rung(session: Session, rings: Sequence[Ring], at: datetime) -> None:
     """Remember when these were rung, and ring them after this transaction."""
-    session.execute(update(Task).where(Task.id.in_(task_ids), Task.state == "ready").values(rung_at=at))
-    session.info.setdefault("rings", []).extend(task_ids)
+    session.execute(
+        update(Task).where(Task.id.in_([ring.task_id for ring in rings]), Task.state == "ready").values(rung_at=at)
+    )
+    session.info.setdefault("rings", []).extend(rings)

@@ -1,0 +1,19 @@
+"""Lasting facts about this installation."""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy.orm import Session
+
+from cd.store.records import Fact
+
+
+def instance(session: Session) -> str:
+    """Eight hex digits that tell this installation's containers from another's; made at first use."""
+    fact = session.get(Fact, "instance")
+    if fact is None:
+        fact = Fact(name="instance", value=secrets.token_hex(4))
+        session.add(fact)
+        session.flush()
+    return fact.value
