@@ -107,9 +107,9 @@ import_debian() {
         packages mmdebstrap
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' | head -n 1)
         mkdir -p "$cache"
-        mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm "$tar.part" ${mirror:+"$mirror"} >"$cache/mmdebstrap.log" 2>&1 ||
+        mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm "${tar%.tar}.part.tar" ${mirror:+"$mirror"} >"$cache/mmdebstrap.log" 2>&1 ||
             { tail -n 20 "$cache/mmdebstrap.log" >&2; die 'mmdebstrap could not make a Debian base'; }
-        mv "$tar.part" "$tar"
+        mv "${tar%.tar}.part.tar" "$tar"
     fi
     docker import --change 'CMD ["bash"]' "$tar" debian:bookworm-slim >/dev/null
 }
