@@ -17,6 +17,26 @@ from cd.pipeline.states import RUN
 #: Of a commit message only its beginning is read for lists.
 SUBJECT_CHARS = 400
 
+#: The columns of RunRow, in its order.
+_RUN = (
+    Run.id,
+    Run.project_id,
+    Project.slug,
+    Run.number,
+    Run.state,
+    Run.reason,
+    Run.event,
+    Run.ref,
+    Run.sha,
+    func.substr(Run.message, 1, SUBJECT_CHARS),
+    Run.author,
+    Run.pusher,
+    Run.trusted,
+    Run.created_at,
+    Run.started_at,
+    Run.finished_at,
+)
+
 
 @dataclass(frozen=True)
 class ProjectRow:
@@ -153,10 +173,12 @@ def project(session: Session, slug: str) -> ProjectRow:
 
 def recent(session: Session, per_project: int = 6) -> dict[int, tuple[RunRow, ...]]:
     """The last runs of every project, oldest first; by number, so that the cost doesn't grow with history."""
+    # The sum keeps SQLite from going through all runs first and looking up the project of each.
+    query = select(*_RUN).join(Project, Run.project_id == Project.id + 0)
     rows = session.execute(
-        _runs()
-        .where(Project.deleted_at.is_(None), Run.number >= Project.next_run - per_project)
-        .order_by(Run.project_id, Run.number)
+        query.where(Project.deleted_at.is_(None), Run.number >= Project.next_run - per_project).order_by(
+            Run.project_id, Run.number
+        )
     )
     found: dict[int, list[RunRow]] = {}
     for row in _rows(rows):
@@ -241,25 +263,7 @@ def _steps(session: Session, run_id: int) -> Iterable[StepRow]:
 
 
 def _runs() -> Select[*tuple[Any, ...]]:
-    """The columns of RunRow, in its order."""
-    return select(
-        Run.id,
-        Run.project_id,
-        Project.slug,
-        Run.number,
-        Run.state,
-        Run.reason,
-        Run.event,
-        Run.ref,
-        Run.sha,
-        func.substr(Run.message, 1, SUBJECT_CHARS),
-        Run.author,
-        Run.pusher,
-        Run.trusted,
-        Run.created_at,
-        Run.started_at,
-        Run.finished_at,
-    ).join(Project, Project.id == Run.project_id)
+    return select(*_RUN).join(Project, Project.id == Run.project_id)
 
 
 def _rows(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[RunRow]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select, func, literal_column, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from cd.errors import NotFound
 from cd.pipeline import queries as pipeline
@@ -16,7 +16,6 @@ from cd.pipeline.records import Project
 from cd.promote import rows
 from cd.promote.records import Approval, Deployment, Environment, Promotion, Release
 from cd.promote.rows import (
-    OPEN,
     BoardRow,
     DeploymentRow,
     PromotionDetail,
@@ -28,6 +27,8 @@ from cd.promote.rows import (
 
 #: At most this many commits are listed between two releases.
 MAX_CHANGES = 100
+#: Ends of a promotion that an environment shows until something better comes.
+TROUBLE = ("failed", "errored", "aborted", "rolled_back", "rollback_failed", "rejected", "expired")
 
 # Written out, not bound: only so a database knows that the partial indexes of `records` fit.
 _OPENED = Promotion.state.in_(
@@ -59,7 +60,7 @@ def environments(session: Session, project_id: int) -> list[Slot]:
 
 def history(session: Session, environment_id: int, before: int | None = None, limit: int = 10) -> list[DeploymentRow]:
     """Deployments into an environment below the id `before`, newest first."""
-    query = _deployments().where(Deployment.environment_id == environment_id)
+    query = _deployments(rows.STORY_COLUMNS).where(Deployment.environment_id == environment_id)
     if before is not None:
         query = query.where(Deployment.id < before)
     return [rows.deployment(row) for row in session.execute(query.order_by(Deployment.id.desc()).limit(limit))]
@@ -67,15 +68,15 @@ def history(session: Session, environment_id: int, before: int | None = None, li
 
 def releases(session: Session, project_id: int, before: int | None = None, limit: int = 20) -> list[ReleaseRow]:
     """Releases of a project below the number `before`, newest first."""
-    query = select(Release).where(Release.project_id == project_id).order_by(Release.number.desc()).limit(limit)
-    found = session.scalars(query if before is None else query.where(Release.number < before))
-    return [rows.release(row) for row in found]
+    query = _releases().where(Release.project_id == project_id).order_by(Release.number.desc()).limit(limit)
+    found = session.execute(query if before is None else query.where(Release.number < before))
+    return [ReleaseRow(*row) for row in found]
 
 
 def release_of_run(session: Session, run_id: int) -> ReleaseRow | None:
     """The release that a run made."""
-    row = session.scalar(select(Release).where(Release.run_id == run_id))
-    return rows.release(row) if row is not None else None
+    row = session.execute(_releases().where(Release.run_id == run_id)).one_or_none()
+    return ReleaseRow(*row) if row is not None else None
 
 
 def promotions_of(session: Session, release_id: int) -> list[tuple[str, PromotionRow]]:
@@ -88,7 +89,7 @@ def promotions_of(session: Session, release_id: int) -> list[tuple[str, Promotio
         .where(Promotion.id.in_(newest))
         .order_by(Environment.position)
     )
-    return [(name, rows.promotion(row, release)) for row, release, name in session.execute(query)]
+    return [(row[-1], rows.promotion(row)) for row in session.execute(query)]
 
 
 def waiting(session: Session, limit: int = 100) -> list[tuple[str, str, PromotionRow]]:
@@ -102,7 +103,7 @@ def waiting(session: Session, limit: int = 100) -> list[tuple[str, str, Promotio
         .order_by(Promotion.id)
         .limit(limit)
     )
-    return [(slug, name, rows.promotion(row, release)) for row, release, slug, name in session.execute(query)]
+    return [(row[-2], row[-1], rows.promotion(row)) for row in session.execute(query)]
 
 
 def waiting_count(session: Session) -> int:
@@ -121,12 +122,14 @@ def promotion(session: Session, promotion_id: int) -> PromotionDetail:
     found = session.execute(_promotions().where(Promotion.id == promotion_id)).one_or_none()
     if found is None:
         raise NotFound(f"there is no promotion {promotion_id}", remedy="look at the board for the open ones")
-    row = rows.promotion(found[0], found[1])
-    project = session.get_one(Project, found[0].project_id)
+    row = rows.promotion(found)
     environment = session.get_one(Environment, row.environment_id)
-    deployed = session.execute(_deployments().where(Deployment.promotion_id == promotion_id)).one_or_none()
+    project = session.get_one(Project, environment.project_id)
+    story = session.execute(
+        _deployments((*rows.STORY_COLUMNS, Deployment.previous_id)).where(Deployment.promotion_id == promotion_id)
+    ).one_or_none()
     votes = tuple(_votes(session, row))
-    current = _current(session, found[0], deployed[0] if deployed else None)
+    current = _before(session, story[-1]) if story else _current(session, row)
     return PromotionDetail(
         promotion=replace(row, approvals=sum(vote.stands and vote.vote == "approve" for vote in votes)),
         project=ProjectRow(project.id, project.slug, project.forge, project.clone_url, project.created_at),
@@ -134,20 +137,22 @@ def promotion(session: Session, promotion_id: int) -> PromotionDetail:
         current=current,
         changes=_changes(session, project.id, current, row.release),
         votes=votes,
-        deployment=rows.deployment(deployed) if deployed else None,
+        deployment=rows.deployment(story[:-1]) if story else None,
     )
 
 
-def _current(session: Session, row: Promotion, deployed: Deployment | None) -> ReleaseRow | None:
-    query = select(Release).join(Deployment, Deployment.release_id == Release.id)
-    if deployed is not None:
-        query = query.where(Deployment.id == deployed.previous_id)
-    elif row.state in OPEN:
-        query = query.where(Deployment.environment_id == row.environment_id, _LIVE)
-    else:
+def _before(session: Session, deployment_id: int | None) -> ReleaseRow | None:
+    query = _releases().join(Deployment, Deployment.release_id == Release.id).where(Deployment.id == deployment_id)
+    row = session.execute(query).one_or_none()
+    return ReleaseRow(*row) if row is not None else None
+
+
+def _current(session: Session, row: PromotionRow) -> ReleaseRow | None:
+    if not row.open:
         return None
-    release = session.scalar(query)
-    return rows.release(release) if release is not None else None
+    query = _releases().join(Deployment, Deployment.release_id == Release.id)
+    found = session.execute(query.where(Deployment.environment_id == row.environment_id, _LIVE)).one_or_none()
+    return ReleaseRow(*found) if found is not None else None
 
 
 def _changes(
@@ -156,12 +161,12 @@ def _changes(
     here = current.number if current else wanted.number - 1
     low, high = sorted((here, wanted.number))
     query = (
-        select(Release)
+        _releases()
         .where(Release.project_id == project_id, Release.number > low, Release.number <= high)
         .order_by(Release.number.desc())
         .limit(MAX_CHANGES)
     )
-    return tuple(rows.release(row) for row in session.scalars(query))
+    return tuple(ReleaseRow(*row) for row in session.execute(query))
 
 
 def _votes(session: Session, row: PromotionRow) -> Iterable[Vote]:
@@ -181,11 +186,10 @@ def _slots(session: Session, project_id: int | None = None) -> list[Slot]:
     if project_id is not None:
         query = query.where(Environment.project_id == project_id)
     slots = [rows.slot(row) for row in session.scalars(query)]
-    live, opened, last = _live(session, project_id), _open(session, project_id), _last(session, project_id)
+    live, opened, last = _live(session, project_id), _open(session, project_id), _trouble(session, project_id)
     newest = _newest(session, project_id)
     full = [
-        replace(slot, live=live.get(slot.id), open=opened.get(slot.id), trouble=_trouble(last.get(slot.id)))
-        for slot in slots
+        replace(slot, live=live.get(slot.id), open=opened.get(slot.id), trouble=last.get(slot.id)) for slot in slots
     ]
     by_name = {(slot.project_id, slot.name): slot for slot in full}
     return [replace(slot, next=_next(slot, by_name, newest.get(slot.project_id))) for slot in full]
@@ -201,16 +205,12 @@ def _next(slot: Slot, by_name: dict[tuple[int, str], Slot], newest: ReleaseRow |
     return best if best and (slot.live is None or best.number > slot.live.release.number) else None
 
 
-def _trouble(last: PromotionRow | None) -> PromotionRow | None:
-    bad = {"failed", "errored", "aborted", "rolled_back", "rollback_failed", "rejected", "expired"}
-    return last if last is not None and last.state in bad else None
-
-
 def _live(session: Session, project_id: int | None) -> dict[int, DeploymentRow]:
-    query = _deployments().add_columns(Deployment.environment_id).where(_LIVE)
+    query = _deployments(rows.DEPLOYMENT_COLUMNS).where(_LIVE)
     if project_id is not None:
         query = query.where(Deployment.project_id == project_id)
-    return {row[-1]: rows.deployment(row) for row in session.execute(query)}
+    found = [rows.deployment(row) for row in session.execute(query)]
+    return {row.environment_id: row for row in found}
 
 
 def _open(session: Session, project_id: int | None) -> dict[int, PromotionRow]:
@@ -219,10 +219,10 @@ def _open(session: Session, project_id: int | None) -> dict[int, PromotionRow]:
     if project_id is not None:
         query = query.where(Promotion.project_id == project_id)
     found: dict[int, PromotionRow] = {}
-    for row, release in session.execute(query):
+    for row in map(rows.promotion, session.execute(query)):
         known = found.get(row.environment_id)
         if known is None or known.pending:
-            found[row.environment_id] = rows.promotion(row, release)
+            found[row.environment_id] = row
     return _counted(session, found)
 
 
@@ -239,36 +239,46 @@ def _counted(session: Session, found: dict[int, PromotionRow]) -> dict[int, Prom
     return {key: replace(row, approvals=counts.get(row.id, 0)) for key, row in found.items()}
 
 
-def _last(session: Session, project_id: int | None) -> dict[int, PromotionRow]:
-    """The newest promotion of each environment that was not just overtaken."""
-    inner = aliased(Promotion)
+def _trouble(session: Session, project_id: int | None) -> dict[int, PromotionRow]:
+    """Of each environment the newest promotion that was not just overtaken, if it ended badly."""
     newest = (
-        select(func.max(inner.id))
-        .where(inner.environment_id == Environment.id, inner.state.not_in(("superseded", "canceled")))
+        select(Promotion.id)
+        .where(Promotion.environment_id == Environment.id, Promotion.state.not_in(("superseded", "canceled")))
+        .order_by(Promotion.id.desc())
+        .limit(1)
         .scalar_subquery()
     )
-    query = _promotions().join(Environment, Environment.id == Promotion.environment_id).where(Promotion.id == newest)
+    places = select(newest).select_from(Environment).where(Environment.removed_at.is_(None))
     if project_id is not None:
-        query = query.where(Environment.project_id == project_id)
-    return {row.environment_id: rows.promotion(row, release) for row, release in session.execute(query)}
+        places = places.where(Environment.project_id == project_id)
+    query = _promotions().where(Promotion.id.in_(places), Promotion.state.in_(TROUBLE))
+    found = [rows.promotion(row) for row in session.execute(query)]
+    return {row.environment_id: row for row in found}
 
 
 def _newest(session: Session, project_id: int | None) -> dict[int, ReleaseRow]:
-    query = select(Release).join(
-        Project, (Project.id == Release.project_id) & (Release.number == Project.next_release - 1)
+    query = (
+        _releases()
+        .add_columns(Release.project_id)
+        # The sum keeps SQLite from going through all releases first.
+        .join(Project, (Release.project_id == Project.id + 0) & (Release.number == Project.next_release - 1))
     )
     if project_id is not None:
         query = query.where(Project.id == project_id)
-    return {row.project_id: rows.release(row) for row in session.scalars(query)}
+    return {row[-1]: ReleaseRow(*row[:-1]) for row in session.execute(query)}
+
+
+def _releases() -> Select[*tuple[Any, ...]]:
+    return select(*rows.RELEASE)
 
 
 def _promotions() -> Select[*tuple[Any, ...]]:
-    return select(Promotion, Release).join(Release, Release.id == Promotion.release_id)
+    return select(*rows.PROMOTION_COLUMNS).join(Release, Release.id == Promotion.release_id)
 
 
-def _deployments() -> Select[*tuple[Any, ...]]:
+def _deployments(columns: tuple[Any, ...]) -> Select[*tuple[Any, ...]]:
     return (
-        select(Deployment, Release, Promotion.kind, Promotion.requested_by)
-        .join(Release, Release.id == Deployment.release_id)
+        select(*columns)
         .join(Promotion, Promotion.id == Deployment.promotion_id)
+        .join(Release, Release.id == Deployment.release_id)
     )

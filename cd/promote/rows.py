@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from cd.pipeline.queries import ProjectRow, RunRow
-from cd.promote.records import Environment, Promotion, Release
+from cd.promote.records import Deployment, Environment, Promotion, Release
 from cd.promote.states import PENDING, PROMOTION
 
 #: States in which a promotion still has something before it.
@@ -49,25 +49,26 @@ class Moment:
 class DeploymentRow:
     """One attempt to run a release in an environment."""
 
+    release: ReleaseRow
     id: int
     promotion_id: int
+    environment_id: int
     state: str
     reason: str
     kind: str
     by: str
-    image: str
-    timeline: tuple[Moment, ...]
-    #: Name and text of each piece of evidence that a failure left.
-    evidence: tuple[tuple[str, str], ...]
     started_at: datetime
     finished_at: datetime | None
-    release: ReleaseRow
+    timeline: tuple[Moment, ...] = ()
+    #: Name and text of each piece of evidence that a failure left.
+    evidence: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class PromotionRow:
     """A request to bring a release into an environment."""
 
+    release: ReleaseRow
     id: int
     environment_id: int
     kind: str
@@ -77,7 +78,6 @@ class PromotionRow:
     requested_by: str
     created_at: datetime
     finished_at: datetime | None
-    release: ReleaseRow
     approvals: int = 0
 
     @property
@@ -181,53 +181,66 @@ def slot(row: Environment) -> Slot:
     )
 
 
-def release(row: Release) -> ReleaseRow:
-    return ReleaseRow(
-        row.id,
-        row.number,
-        row.run_number,
-        row.image,
-        row.sha,
-        row.ref,
-        row.subject,
-        row.author,
-        row.pusher,
-        row.created_at,
-    )
+#: Columns of a ReleaseRow, a PromotionRow and a DeploymentRow, in their order: rows of columns cost a third of objects.
+RELEASE = (
+    Release.id,
+    Release.number,
+    Release.run_number,
+    Release.image,
+    Release.sha,
+    Release.ref,
+    Release.subject,
+    Release.author,
+    Release.pusher,
+    Release.created_at,
+)
+_OF_PROMOTION = (
+    Promotion.id,
+    Promotion.environment_id,
+    Promotion.kind,
+    Promotion.state,
+    Promotion.reason,
+    Promotion.fingerprint,
+    Promotion.requested_by,
+    Promotion.created_at,
+    Promotion.finished_at,
+)
+PROMOTION_COLUMNS = (*RELEASE, *_OF_PROMOTION)
+_OF_DEPLOYMENT = (
+    Deployment.id,
+    Deployment.promotion_id,
+    Deployment.environment_id,
+    Deployment.state,
+    Deployment.reason,
+    Promotion.kind,
+    Promotion.requested_by,
+    Deployment.started_at,
+    Deployment.finished_at,
+)
+DEPLOYMENT_COLUMNS = (*RELEASE, *_OF_DEPLOYMENT)
+#: What happened and what a failure left: for the pages of single deployments.
+STORY_COLUMNS = (*DEPLOYMENT_COLUMNS, Deployment.timeline, Deployment.evidence)
 
 
-def promotion(row: Promotion, taken: Release) -> PromotionRow:
-    return PromotionRow(
-        row.id,
-        row.environment_id,
-        row.kind,
-        row.state,
-        row.reason,
-        row.fingerprint,
-        row.requested_by,
-        row.created_at,
-        row.finished_at,
-        release(taken),
-    )
+def promotion(found: Sequence[Any]) -> PromotionRow:
+    """From PROMOTION_COLUMNS."""
+    width = len(RELEASE)
+    return PromotionRow(ReleaseRow(*found[:width]), *found[width : width + len(_OF_PROMOTION)])
 
 
 def deployment(found: Sequence[Any]) -> DeploymentRow:
-    row, taken, kind, by = found[0], found[1], found[2], found[3]
-    return DeploymentRow(
-        id=row.id,
-        promotion_id=row.promotion_id,
-        state=row.state,
-        reason=row.reason,
-        kind=kind,
-        by=by,
-        image=row.image,
+    """From DEPLOYMENT_COLUMNS or STORY_COLUMNS."""
+    width = len(RELEASE)
+    row = DeploymentRow(ReleaseRow(*found[:width]), *found[width : len(DEPLOYMENT_COLUMNS)])
+    if len(found) < len(STORY_COLUMNS):
+        return row
+    timeline, evidence = found[len(DEPLOYMENT_COLUMNS) : len(STORY_COLUMNS)]
+    return replace(
+        row,
         timeline=tuple(
-            Moment(str(one.get("at", "")), str(one.get("what", "")), bool(one.get("ok", True))) for one in row.timeline
+            Moment(str(one.get("at", "")), str(one.get("what", "")), bool(one.get("ok", True))) for one in timeline
         ),
-        evidence=tuple((name, _text(value)) for name, value in row.evidence.items()),
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        release=release(taken),
+        evidence=tuple((str(name), _text(value)) for name, value in evidence.items()),
     )
 
 
