@@ -1,0 +1,1 @@
+"""Measurements of Towpath. `bench/run` prints them all as one table."""
