@@ -2,6 +2,7 @@
 # Public: bootstrap demo|test, engine_start [with-me], engine_stop, die.
 
 cache=/var/cache/towpath
+[ -w /var/cache ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}/towpath
 apt_log=/var/tmp/towpath-apt.log
 docker_log=/var/log/towpath-dockerd.log
 engine_pid=''
@@ -106,7 +107,6 @@ import_debian() {
     if [ ! -s "$tar" ]; then
         packages mmdebstrap
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' | head -n 1)
-        mkdir -p "$cache"
         mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm "${tar%.tar}.part.tar" ${mirror:+"$mirror"} >"$cache/mmdebstrap.log" 2>&1 ||
             { tail -n 20 "$cache/mmdebstrap.log" >&2; die 'mmdebstrap could not make a Debian base'; }
         mv "${tar%.tar}.part.tar" "$tar"
@@ -127,6 +127,7 @@ base_images() {
     local name missing=()
     for name in debian:bookworm-slim python:3.11-slim haproxy:2.8; do has_image "$name" || missing+=("$name"); done
     [ ${#missing[@]} -gt 0 ] || return 0
+    mkdir -p "$cache"
     for name in "${missing[@]}"; do
         if docker pull -q "$name" >/dev/null 2>&1; then
             say "pulled $name"
