@@ -77,6 +77,8 @@ class Promotion(Base):
     requested_by: Mapped[str] = mapped_column(String(64), default="")
     fence: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    #: When a timer changes something by itself: a soak is over, or nobody approved in time.
+    due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     __table_args__ = (
@@ -131,13 +133,18 @@ class Deployment(Base):
     serving_id: Mapped[int | None] = mapped_column(Id)
     image: Mapped[str] = mapped_column(String(80))
     environment_version: Mapped[int]
+    #: `EnvironmentSpec` that it is deployed with, whatever the environment's says by now.
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     fence: Mapped[int] = mapped_column(default=0)
     #: What happened and when: list of {"at", "what", "ok"}; probes, switch, drain.
     timeline: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     #: After a failure: container state, exit code, out of memory, last log lines.
     evidence: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    #: When the attempt ended: it went live, or failed.
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    #: When it stopped being the live one.
+    retired_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     __table_args__ = (
         Index(
@@ -155,4 +162,5 @@ class Deployment(Base):
             postgresql_where=text("state = 'live'"),
         ),
         Index("ix_deployment_environment", "environment_id", "id"),
+        Index("ix_deployment_release", "release_id"),
     )
