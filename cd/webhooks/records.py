@@ -24,6 +24,13 @@ class Delivery(Base):
     headers: Mapped[dict[str, str]] = mapped_column(JSON)
     body: Mapped[bytes] = mapped_column(LargeBinary)
     received_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    #: Full ref that it is about; None for an event about none.
+    ref: Mapped[str | None] = mapped_column(Text)
+    #: Where the ref went, and where it was before; None when there is no such commit, as after its deletion.
+    sha: Mapped[str | None] = mapped_column(String(64))
+    before: Mapped[str | None] = mapped_column(String(64))
+    #: When it was pushed, by the forge's clock; None where the forge does not say.
+    pushed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     #: run, ignored, or duplicate (another delivery of the same ref and commit).
     outcome: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -32,6 +39,8 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("project_id", "delivery_id"),
         Index("ix_delivery_project_received", "project_id", "received_at"),
+        Index("ix_delivery_ref", "project_id", "ref", "id"),
+        Index("ix_delivery_before", "project_id", "before"),
     )
 
 
