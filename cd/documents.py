@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     DocumentStartEvent,
+    Event,
     MappingEndEvent,
     MappingStartEvent,
     NodeEvent,
@@ -27,6 +28,8 @@ from cd.errors import UserError
 MAX_BYTES = 256 << 10
 MAX_DEPTH = 32
 MAX_ALIASES = 64
+#: Keys and values; reading costs about 50 us for each.
+MAX_NODES = 30_000
 MAX_FAULTS = 50
 
 M = TypeVar("M", bound=BaseModel)
@@ -61,7 +64,7 @@ def load(text: bytes, model: type[M], name: str) -> M:
     if root is None:
         return model()
     faults: list[Fault] = []
-    value = _plain(root, faults)
+    value = _plain(root, _Reading(faults))
     if not isinstance(root, MappingNode):
         faults.append(_at(root, "the file must be a mapping", "begin with a key such as `stages:`"))
     if faults:
@@ -69,7 +72,7 @@ def load(text: bytes, model: type[M], name: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise DocumentError(name, [_fault(root, one, model) for one in error.errors()]) from error
+        raise DocumentError(name, [_fault(root, one, model) for one in error.errors()[:MAX_FAULTS]]) from error
 
 
 def _decode(text: bytes, name: str) -> str:
@@ -89,6 +92,7 @@ def _compose(text: str, name: str) -> Node | None:
         _check_events(text, name)
         yaml = YAML(typ="rt", pure=True)
         yaml.allow_duplicate_keys = True  # told by us, with every other fault
+        yaml.composer.warn_double_anchors = False
         node: Node | None = yaml.compose(io.StringIO(text))
     except MarkedYAMLError as error:
         raise DocumentError(name, [_syntax(error)]) from error
@@ -99,28 +103,30 @@ def _compose(text: str, name: str) -> Node | None:
     return node
 
 
+#: Of each kind of event so many, and what to say of one more.
+_AT_MOST: tuple[tuple[type[Event], int, str, str], ...] = (
+    (DocumentStartEvent, 1, "a second document begins here", "keep one document"),
+    (AliasEvent, MAX_ALIASES, f"more than {MAX_ALIASES} aliases", "write the values out"),
+    (NodeEvent, MAX_NODES, f"more than {MAX_NODES} keys and values", "make the file smaller"),
+)
+
+
 def _check_events(text: str, name: str) -> None:
     """Refuse what costs memory or runs code before a tree is made of it."""
-    depth = aliases = documents = 0
+    depth, seen = 0, [0] * len(_AT_MOST)
     for event in YAML(typ="rt", pure=True).parse(io.StringIO(text)):
-        mark = event.start_mark
-        place = (mark.line + 1, mark.column + 1)
-        if isinstance(event, DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise DocumentError(name, [Fault(*place, "a second document begins here", "keep one document")])
-        elif isinstance(event, MappingStartEvent | SequenceStartEvent):
-            depth += 1
-        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
-            depth -= 1
-        elif isinstance(event, AliasEvent):
-            aliases += 1
+        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        for index, (kind, limit, message, remedy) in enumerate(_AT_MOST):
+            seen[index] += isinstance(event, kind)
+            if seen[index] > limit:
+                raise DocumentError(name, [Fault(line, column, message, remedy)])
+        depth += isinstance(event, MappingStartEvent | SequenceStartEvent)
+        depth -= isinstance(event, MappingEndEvent | SequenceEndEvent)
         if depth > MAX_DEPTH:
-            raise DocumentError(name, [Fault(*place, f"nested deeper than {MAX_DEPTH} levels", "flatten it")])
-        if aliases > MAX_ALIASES:
-            raise DocumentError(name, [Fault(*place, f"more than {MAX_ALIASES} aliases", "write the values out")])
-        if isinstance(event, NodeEvent) and getattr(event, "ctag", None):
-            raise DocumentError(name, [Fault(*place, f"the tag {event.ctag} is not allowed", "remove the tag")])
+            raise DocumentError(name, [Fault(line, column, f"nested deeper than {MAX_DEPTH} levels", "flatten it")])
+        tag = getattr(event, "ctag", None)
+        if tag:
+            raise DocumentError(name, [Fault(line, column, f"the tag {tag} is not allowed", "remove the tag")])
 
 
 def _syntax(error: MarkedYAMLError) -> Fault:
@@ -144,37 +150,57 @@ def _unreadable(text: str, error: YAMLError) -> Fault:
     )
 
 
-def _plain(root: Node, faults: list[Fault], budget: list[int] | None = None) -> Any:
-    """A node as plain Python values; aliases may not make more than 50,000 of them out of few."""
-    budget = budget if budget is not None else [50_000]
-    budget[0] -= 1
-    if budget[0] < 0:
-        if not faults or faults[-1].message != "too many values":
-            faults.append(_at(root, "too many values", "write fewer aliases"))
+@dataclass
+class _Reading:
+    """Where the walk over the tree is: aliases may neither make much out of little nor close a circle."""
+
+    faults: list[Fault]
+    left: int = 50_000
+    inside: set[int] = field(default_factory=set)
+
+
+def _plain(node: Node, reading: _Reading) -> Any:
+    """A node as plain Python values; what can't be one is told as a fault."""
+    reading.left -= 1
+    if reading.left < 0:
+        if reading.left == -1:
+            reading.faults.append(_at(node, "too many values", "write fewer aliases"))
         return None
-    if isinstance(root, SequenceNode):
-        return [_plain(item, faults, budget) for item in root.value]
-    if isinstance(root, MappingNode):
-        return _mapping(root, faults, budget)
-    return _scalar(root, faults)
+    if isinstance(node, ScalarNode):
+        return _scalar(node, reading.faults)
+    if id(node) in reading.inside:
+        reading.faults.append(_at(node, "it contains itself by an alias", "write the values out"))
+        return None
+    reading.inside.add(id(node))
+    value = _mapping(node, reading) if isinstance(node, MappingNode) else [_plain(one, reading) for one in node.value]
+    reading.inside.remove(id(node))
+    return value
 
 
-def _mapping(root: MappingNode, faults: list[Fault], budget: list[int]) -> dict[str, Any]:
+def _mapping(root: MappingNode, reading: _Reading) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in root.value:
         if not isinstance(key, ScalarNode):
-            faults.append(_at(key, "a key must be text"))
+            reading.faults.append(_at(key, "a key must be text"))
         elif key.value == "<<":
-            faults.append(_at(key, "merge keys are not supported", "write the values out"))
+            reading.faults.append(_at(key, "merge keys are not supported", "write the values out"))
         elif key.value in values:
-            faults.append(_at(key, f"{key.value!r} stands here twice", "remove one of the two"))
+            reading.faults.append(_at(key, f"{key.value!r} stands here twice", "remove one of the two"))
         else:
-            values[key.value] = _plain(value, faults, budget)
+            _check_text(key, reading.faults)
+            values[key.value] = _plain(value, reading)
     return values
+
+
+def _check_text(node: ScalarNode, faults: list[Fault]) -> None:
+    """Escapes in double quotes can make what no program takes as an argument and no database as text."""
+    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in node.value):
+        faults.append(_at(node, "it has a NUL or half a character in it", "remove the escape"))
 
 
 def _scalar(node: ScalarNode, faults: list[Fault]) -> Any:
     kind, text = str(node.tag).rsplit(":", 1)[-1], str(node.value)
+    _check_text(node, faults)
     if node.style in ("'", '"', "|", ">") or kind == "str":
         return text
     if kind == "null":
@@ -212,7 +238,10 @@ def _fault(root: Node, error: Mapping[str, Any], model: type[BaseModel]) -> Faul
     head, _, remedy = message.partition("; ")
     if kind == "string_type":
         head, remedy = "this must be text", "write it in quotes"
-    at = node if node is not None else root
+    elif kind in ("model_type", "dict_type"):
+        head, remedy = "this must be a mapping", "write `key: value` below it, or remove it"
+    # Nothing was written: the key shows better where that is.
+    at = key if key is not None and node.start_mark.index == node.end_mark.index else node
     context = error.get("ctx", {}).get("error")
     if isinstance(context, Misplaced):
         at, _, names = _find(root, (*path, *context.path))
@@ -248,15 +277,15 @@ def _keys(model: Any, path: Iterable[str]) -> list[str]:
     here: Any = model
     for part in path:
         if isinstance(here, type) and issubclass(here, BaseModel):
-            field = here.model_fields.get(part) or next(
+            known = here.model_fields.get(part) or next(
                 (one for one in here.model_fields.values() if one.alias == part), None
             )
-            here = field.annotation if field else None
+            here = known.annotation if known else None
         else:
             here = _inner(here)
     here = here if isinstance(here, type) else _inner(here)
     if isinstance(here, type) and issubclass(here, BaseModel):
-        return [field.alias or name for name, field in here.model_fields.items()]
+        return [one.alias or name for name, one in here.model_fields.items()]
     return []
 
 
