@@ -15,9 +15,11 @@ from cd.pipeline.records import Project
 from cd.promote.policy import EnvironmentSpec, dump
 from cd.promote.progress import leave, lock, pending, refresh_all
 from cd.promote.records import Deployment, Environment
+from cd.promote.states import DEPLOYMENT
 from cd.store import events
 from cd.store.base import now
 from cd.store.database import lock_events
+from cd.store.states import move
 
 
 def listing(session: Session, project_id: int) -> list[Environment]:
@@ -45,7 +47,10 @@ def apply(session: Session, project: Project, specs: Sequence[EnvironmentSpec], 
     known = {row.name: row for row in session.scalars(select(Environment).where(Environment.project_id == project.id))}
     for name in known.keys() - {spec.name for spec in specs}:
         _remove(session, project, known[name], actor)
-    return [_put(session, project, known.get(spec.name), spec, place, actor) for place, spec in enumerate(specs)]
+    return [
+        _put(session, project, known.get(spec.name), spec, position=position, actor=actor)
+        for position, spec in enumerate(specs)
+    ]
 
 
 def _check_approvers(session: Session, specs: Sequence[EnvironmentSpec]) -> None:
@@ -61,7 +66,7 @@ def _check_approvers(session: Session, specs: Sequence[EnvironmentSpec]) -> None
 
 
 def _put(
-    session: Session, project: Project, row: Environment | None, spec: EnvironmentSpec, position: int, actor: str
+    session: Session, project: Project, row: Environment | None, spec: EnvironmentSpec, *, position: int, actor: str
 ) -> Environment:
     wanted = dump(spec)
     if row is None:
@@ -89,6 +94,11 @@ def _remove(session: Session, project: Project, row: Environment, actor: str) ->
         raise Conflict(f"{row.name} is being deployed to", remedy="wait for its end, then apply the file again")
     for promotion in pending(session, row.id):
         leave(session, promotion, "canceled", "the environment was removed")
+    live = session.scalars(
+        select(Deployment).where(Deployment.environment_id == row.id, Deployment.state == "live")
+    ).one_or_none()
+    if live is not None:
+        move(session, DEPLOYMENT, live, "retired", retired_at=now())
     row.removed_at = now()
     _tell(session, project, row, "removed", actor)
 

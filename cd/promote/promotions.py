@@ -70,7 +70,9 @@ def approve(session: Session, promotion_id: int, person: Person, fingerprint: st
     problem = votes.objection(facts, promotion, release, person)
     if problem:
         raise problem
-    _vote(session, promotion, environment, facts, person, "approve", fingerprint, comment)
+    _check_seen(facts, promotion, fingerprint)
+    votes.write(session, promotion, person, "approve", comment)
+    record(session, person.username, "promotion.approve", environment, promotion, fingerprint=fingerprint)
     refresh(session, promotion, environment)
     return promotion
 
@@ -81,7 +83,9 @@ def reject(session: Session, promotion_id: int, person: Person, fingerprint: str
     _pending(promotion, "rejected")
     if not (votes.is_approver(facts.spec.approvals, person) or person.role.allows(Role.admin)):
         raise Forbidden(f"only {', '.join(facts.spec.approvals.allowed)} may reject here")
-    _vote(session, promotion, environment, facts, person, "reject", fingerprint, comment)
+    _check_seen(facts, promotion, fingerprint)
+    votes.write(session, promotion, person, "reject", comment)
+    record(session, person.username, "promotion.reject", environment, promotion, fingerprint=fingerprint)
     by = f"rejected by {person.username}"
     leave(session, promotion, "rejected", f"{by}: {comment.strip()}" if comment.strip() else by)
     return promotion
@@ -157,21 +161,10 @@ def _locked(session: Session, promotion_id: int) -> tuple[Promotion, Environment
     return promotion, environment, release, facts
 
 
-def _vote(
-    session: Session,
-    promotion: Promotion,
-    environment: Environment,
-    facts: Facts,
-    person: Person,
-    vote: str,
-    fingerprint: str,
-    comment: str,
-) -> None:
+def _check_seen(facts: Facts, promotion: Promotion, fingerprint: str) -> None:
     if fingerprint != facts.fingerprint:
         raise Conflict("what would be deployed has changed since you looked", remedy="look again, then decide")
     promotion.fingerprint = facts.fingerprint
-    votes.write(session, promotion, person, vote, comment)
-    record(session, person.username, f"promotion.{vote}", environment, promotion, fingerprint=fingerprint)
 
 
 def _needs(person: Person, role: Role) -> None:
