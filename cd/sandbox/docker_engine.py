@@ -12,6 +12,7 @@ from typing import Any
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.utils import kwargs_from_env
 
 from cd.errors import ServiceError
 from cd.sandbox.base import ContainerSpec, Found, StageResult
@@ -38,7 +39,7 @@ class DockerSandbox:
         """The connection, opened at first use so that a forked child has one of its own."""
         if self._client is None:
             with translated():
-                kwargs = docker.utils.kwargs_from_env()
+                kwargs = kwargs_from_env()
                 if self._host:
                     kwargs["base_url"] = self._host
                 self._client = docker.APIClient(version="1.41", timeout=60, num_pools=32, **kwargs)
