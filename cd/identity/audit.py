@@ -8,21 +8,23 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cd.identity.records import AuditEntry
 from cd.store.base import now
+from cd.store.database import lock_events
+from cd.store.records import Fact
 
 FIRST = "0" * 64
-#: Advisory lock of writers on PostgreSQL: the chain has one end.
-AUDIT_LOCK = 0x70777475
+#: Fact that holds id and hash of the newest entry, so that cutting off the end is seen.
+END = "audit.end"
 
 
 def append(session: Session, actor: str, action: str, subject: str, **detail: Any) -> None:
     """Add one decision to the running transaction. `detail` must be JSON."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": AUDIT_LOCK})
+    # The chain has one end, so writers take turns; one lock for both, or audit and events could wait for each other.
+    lock_events(session)
     previous = session.scalar(select(AuditEntry.hash).order_by(AuditEntry.id.desc()).limit(1)) or FIRST
     entry = AuditEntry(
         at=now().replace(microsecond=0),  # so that every database gives back the very same time
@@ -35,6 +37,7 @@ def append(session: Session, actor: str, action: str, subject: str, **detail: An
     entry.hash = _hash(entry)
     session.add(entry)
     session.flush()
+    session.merge(Fact(name=END, value=f"{entry.id} {entry.hash}"))
 
 
 def _text(value: str) -> str:
@@ -48,14 +51,17 @@ def _hash(entry: AuditEntry) -> str:
 
 
 def verify(session: Session) -> str | None:
-    """Follow the chain from its beginning: what is broken, or None. Entries cut off at the end can't be seen."""
-    previous = FIRST
+    """Follow the chain from its beginning to the end that was noted: what is broken, or None."""
+    previous, last = FIRST, 0
     for entry in session.scalars(select(AuditEntry).order_by(AuditEntry.id).execution_options(yield_per=500)):
         if entry.previous != previous:
             return f"entry {entry.id} does not follow the one before it: something was removed or put between"
         if entry.hash != _hash(entry):
             return f"entry {entry.id} was changed after it was written"
-        previous = entry.hash
+        previous, last = entry.hash, entry.id
+    noted = session.get(Fact, END)
+    if (noted.value if noted else "") != (f"{last} {previous}" if last else ""):
+        return f"the log does not end as it should after entry {last}: entries were cut off, or its end was changed"
     return None
 
 

@@ -22,9 +22,7 @@ def open(session: Session, user_id: int) -> str:
     at = now()
     session.execute(delete(LoginSession).where(LoginSession.expires_at < at))
     secret = secrets.make()
-    session.add(
-        LoginSession(user_id=user_id, secret_hash=secrets.digest(secret), created_at=at, expires_at=at + LIFE)
-    )
+    session.add(LoginSession(user_id=user_id, secret_hash=secrets.digest(secret), created_at=at, expires_at=at + LIFE))
     return secret
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 from collections.abc import Sequence
 from functools import cache
 
@@ -21,6 +22,8 @@ from cd.store.base import now
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 SHORTEST, LONGEST = 10, 1024
 _hasher = PasswordHasher()
+#: A hash takes 64 MiB and a whole core: many logins at once wait here instead of using up the machine.
+_few = threading.BoundedSemaphore(2)
 
 
 def create(session: Session, actor: str, username: str, password: str, role: Role | str) -> User:
@@ -50,7 +53,8 @@ def _hash(password: str) -> str:
         raise UserError(f"the password has fewer than {SHORTEST} characters", remedy="choose a longer one")
     if len(password) > LONGEST:
         raise UserError(f"the password has more than {LONGEST} characters", remedy="choose a shorter one")
-    return _hasher.hash(password)
+    with _few:
+        return _hasher.hash(password)
 
 
 @cache
@@ -61,10 +65,11 @@ def _nobody() -> str:
 
 def verify(session: Session, username: str, password: str) -> Person | None:
     """The person, if name and password fit and the account is not disabled. Takes about 0.1 s either way."""
-    user = session.scalar(select(User).where(User.username == username))
+    user = session.scalar(select(User).where(User.username == username.lower()))
     known = user is not None and user.disabled_at is None and len(password) <= LONGEST
     try:
-        _hasher.verify(user.password_hash if user is not None and known else _nobody(), password[:LONGEST])
+        with _few:
+            _hasher.verify(user.password_hash if user is not None and known else _nobody(), password[:LONGEST])
     except (VerificationError, InvalidHashError):
         return None
     return person_of(user) if user is not None and known else None
