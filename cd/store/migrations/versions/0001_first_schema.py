@@ -215,6 +215,10 @@ def upgrade() -> None:
         sa.Column("headers", sa.JSON(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("received_at", UTCDateTime(), nullable=False),
+        sa.Column("ref", sa.Text(), nullable=True),
+        sa.Column("sha", sa.String(length=64), nullable=True),
+        sa.Column("before", sa.String(length=64), nullable=True),
+        sa.Column("pushed_at", UTCDateTime(), nullable=True),
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -225,6 +229,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.create_index("ix_delivery_project_received", ["project_id", "received_at"], unique=False)
+        batch_op.create_index("ix_delivery_ref", ["project_id", "ref", "id"], unique=False)
+        batch_op.create_index("ix_delivery_before", ["project_id", "before"], unique=False)
 
     op.create_table(
         "image",
@@ -288,6 +294,7 @@ def upgrade() -> None:
         sa.Column("requested_by", sa.String(length=64), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("created_at", UTCDateTime(), nullable=False),
+        sa.Column("due_at", UTCDateTime(), nullable=True),
         sa.Column("finished_at", UTCDateTime(), nullable=True),
         sa.ForeignKeyConstraint(["environment_id"], ["environment.id"], name=op.f("fk_promotion_environment_id")),
         sa.ForeignKeyConstraint(["project_id"], ["project.id"], name=op.f("fk_promotion_project_id")),
@@ -363,11 +370,13 @@ def upgrade() -> None:
         sa.Column("serving_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("image", sa.String(length=80), nullable=False),
         sa.Column("environment_version", sa.Integer(), nullable=False),
+        sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("timeline", sa.JSON(), nullable=False),
         sa.Column("evidence", sa.JSON(), nullable=False),
         sa.Column("started_at", UTCDateTime(), nullable=False),
         sa.Column("finished_at", UTCDateTime(), nullable=True),
+        sa.Column("retired_at", UTCDateTime(), nullable=True),
         sa.ForeignKeyConstraint(["environment_id"], ["environment.id"], name=op.f("fk_deployment_environment_id")),
         sa.ForeignKeyConstraint(["previous_id"], ["deployment.id"], name=op.f("fk_deployment_previous_id")),
         sa.ForeignKeyConstraint(["project_id"], ["project.id"], name=op.f("fk_deployment_project_id")),
@@ -378,6 +387,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("deployment", schema=None) as batch_op:
         batch_op.create_index("ix_deployment_environment", ["environment_id", "id"], unique=False)
+        batch_op.create_index("ix_deployment_release", ["release_id"], unique=False)
         batch_op.create_index(
             "uq_deployment_active",
             ["environment_id"],
@@ -420,6 +430,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("state = 'deploying'"),
             postgresql_where=sa.text("state = 'deploying'"),
         )
+        batch_op.drop_index("ix_deployment_release")
         batch_op.drop_index("ix_deployment_environment")
 
     op.drop_table("deployment")
@@ -443,6 +454,8 @@ def downgrade() -> None:
     op.drop_table("release")
     op.drop_table("image")
     with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.drop_index("ix_delivery_before")
+        batch_op.drop_index("ix_delivery_ref")
         batch_op.drop_index("ix_delivery_project_received")
 
     op.drop_table("delivery")
