@@ -61,7 +61,7 @@ class DocumentError(UserError):
 def load(text: bytes, model: type[M], name: str) -> M:
     """Read one YAML document into `model`. Raises DocumentError with all faults that can be told at once."""
     root = _compose(_decode(text, name), name)
-    if root is None:
+    if root is None or (isinstance(root, ScalarNode) and not root.value and not root.style):
         return model()
     faults: list[Fault] = []
     value = _plain(root, _Reading(faults))

@@ -42,10 +42,10 @@ Bytes = Annotated[int, BeforeValidator(size, json_schema_input_type=str | int)]
 
 def format_seconds(value: float) -> str:
     """About how long, for people: 0.25 -> "250 ms", 75 -> "1 min 15 s"."""
-    if value < 1:
+    if round(value, 3) < 1:
         return f"{round(value * 1000)} ms"
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{round(value)} s"
+    if round(value) < 60:
+        return f"{value:.1f} s" if round(value, 1) < 10 else f"{round(value)} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
