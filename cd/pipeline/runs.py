@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from cd.errors import Conflict, StaleWrite
@@ -15,12 +16,30 @@ from cd.pipeline.decide import Decision, StepView, decide
 from cd.pipeline.definition import Pipeline, StageSpec
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
-from cd.store import tasks
+from cd.store import events, tasks
 from cd.store.base import now
 from cd.store.states import move
 
 #: Called in the transaction that ends a run; what releases follow from it is not the pipeline's business.
 Ended = Callable[[Session, Run], None]
+
+
+class Created(NamedTuple):
+    """A run that was just added."""
+
+    id: int
+    number: int
+
+
+# Made once and run without the ORM: these stand in the way of every push.
+_NUMBER = (
+    update(Project)
+    .where(Project.id == bindparam("project"))
+    .values(next_run=Project.next_run + 1)
+    .returning(Project.next_run)
+)
+_RUN = insert(Run).returning(Run.id)
+_STEP = insert(Step).returning(Step.id)
 
 
 def create(
@@ -38,19 +57,9 @@ def create(
     fresh: bool = False,
 ) -> Run:
     """Add a run with its build and call for the work, all in the running transaction."""
-    number = (
-        session.execute(
-            update(Project)
-            .where(Project.id == project.id)
-            .values(next_run=Project.next_run + 1)
-            .returning(Project.next_run)
-        ).scalar_one()
-        - 1
-    )
-    run = Run(
-        project_id=project.id,
-        number=number,
-        state="queued",
+    created = enqueue(
+        session,
+        project.id,
         event=event,
         ref=ref,
         sha=sha,
@@ -60,15 +69,31 @@ def create(
         trusted=trusted,
         retry_of=retry_of,
         fresh=fresh,
-        created_at=now(),
     )
-    session.add(run)
-    session.flush()
-    build = Step(run_id=run.id, project_id=project.id, name="build", kind="build", state="waiting", queued_at=now())
-    session.add(build)
-    session.flush()
-    tasks.add(session, "build", build.id)
-    return run
+    session.expire(project, ["next_run"])
+    return session.get_one(Run, created.id)
+
+
+def enqueue(session: Session, project_id: int, **values: str | bool | int | None) -> Created:
+    """The same in few statements, for the way of a push. `values` are columns of Run: event, ref, sha, ..."""
+    connection, at = session.connection(), now()
+    number: int = connection.execute(_NUMBER, {"project": project_id}).scalar_one() - 1
+    told = {"project_id": project_id, "number": number, "state": "queued", "created_at": at, **values}
+    run_id: int = connection.execute(_RUN, told).scalar_one()
+    build: int = connection.execute(
+        _STEP,
+        {
+            "run_id": run_id,
+            "project_id": project_id,
+            "name": "build",
+            "kind": "build",
+            "state": "waiting",
+            "queued_at": at,
+        },
+    ).scalar_one()
+    tasks.add(session, "build", build)
+    events.append(session, "run.queued", project_id=project_id, run_id=run_id, subject=run_id)
+    return Created(run_id, number)
 
 
 def lock(session: Session, run_id: int) -> Run:

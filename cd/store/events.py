@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from cd.store.base import now
 from cd.store.database import lock_events
 from cd.store.records import Event
+
+#: Made once and run without the ORM: each change of state comes by here.
+_APPEND = insert(Event)
 
 
 def append(
@@ -25,7 +28,17 @@ def append(
     """Add one event to the running transaction. `data` must be JSON."""
     if not session.info.get("events"):
         lock_events(session)
-    session.add(Event(at=now(), kind=kind, project_id=project_id, run_id=run_id, subject=subject, data=data))
+    session.connection().execute(
+        _APPEND,
+        {
+            "at": now(),
+            "kind": kind,
+            "project_id": project_id,
+            "run_id": run_id,
+            "subject": subject,
+            "data": data,
+        },
+    )
 
 
 def after(session: Session, cursor: int, limit: int = 500) -> Sequence[Event]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from cd.errors import StaleWrite
@@ -38,32 +38,38 @@ class Claim:
     attempts: int
 
 
+# Made once and run without the ORM: this stands in the way of every push.
+_OPEN = select(Task.id).where(
+    Task.kind == bindparam("of_kind"), Task.subject == bindparam("about"), Task.state.in_(("ready", "claimed"))
+)
+_ADD = insert(Task).returning(Task.id)
+
+
 def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int | None:
     """Put work into the running transaction; it is rung after the commit.
 
     Returns the task's id, or None when the same work is open already. `delay` in seconds.
     """
-    open_already = session.scalar(
-        select(Task.id).where(Task.kind == kind, Task.subject == subject, Task.state.in_(("ready", "claimed")))
-    )
-    if open_already is not None:
+    connection = session.connection()
+    if connection.execute(_OPEN, {"of_kind": kind, "about": subject}).first() is not None:
         return None
     at = now()
-    task = Task(
-        kind=kind,
-        subject=subject,
-        state="ready",
-        fence=0,
-        attempts=0,
-        created_at=at,
-        not_before=at + timedelta(seconds=delay),
-        rung_at=None if delay else at,
-    )
-    session.add(task)
-    session.flush()
+    task_id: int = connection.execute(
+        _ADD,
+        {
+            "kind": kind,
+            "subject": subject,
+            "state": "ready",
+            "fence": 0,
+            "attempts": 0,
+            "created_at": at,
+            "not_before": at + timedelta(seconds=delay),
+            "rung_at": None if delay else at,
+        },
+    ).scalar_one()
     if not delay:
-        session.info.setdefault("rings", []).append(Ring(task.id, kind))
-    return task.id
+        session.info.setdefault("rings", []).append(Ring(task_id, kind))
+    return task_id
 
 
 def claim(session: Session, task_id: int, worker: str, lease: float) -> Claim | None:
