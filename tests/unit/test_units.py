@@ -9,7 +9,16 @@ from cd.units import format_seconds, seconds, size
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("250ms", 0.25), ("30s", 30), ("10m", 600), ("1h30m", 5400), ("3d", 259_200), (" 1.5h ", 5400), (7, 7), (0.5, 0.5)],
+    [
+        ("250ms", 0.25),
+        ("30s", 30),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("3d", 259_200),
+        (" 1.5h ", 5400),
+        (7, 7),
+        (0.5, 0.5),
+    ],
 )
 def test_durations(text: object, expected: float) -> None:
     assert seconds(text) == expected
