@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Select, exists, insert, or_, select
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -15,14 +15,17 @@ from cd.identity import audit
 from cd.identity.vault import Vault
 from cd.pipeline import projects, runs
 from cd.pipeline.hosted import Spooled
-from cd.pipeline.records import Project, Run
+from cd.pipeline.records import Project
+from cd.pipeline.runs import Created
 from cd.store.base import now
 from cd.store.database import Database
+from cd.webhooks import statements
 from cd.webhooks.events import Change, Event, Ignored
 from cd.webhooks.forges import FORGES
-from cd.webhooks.order import Known, continues, overtaken
+from cd.webhooks.order import continues, overtaken
 from cd.webhooks.records import Delivery, RejectedCount
 from cd.webhooks.signature import Headers
+from cd.webhooks.statements import Known
 
 log = structlog.get_logger()
 
@@ -65,26 +68,17 @@ def read(forge: str, secret: str, headers: Headers, body: bytes, at: float) -> I
     return Incoming(module.delivery_id(headers), module.event(headers, body), kept, body)
 
 
-def receive(session: Session, project: Project, incoming: Incoming) -> Received:
-    """Store a delivery and call for its run, in the running transaction; `project` is locked by the caller.
+def receive(session: Session, project_id: int, incoming: Incoming) -> Received:
+    """Store a delivery and call for its run, in the running transaction; the project is locked by the caller.
 
     A second copy of a delivery is not stored again.
     """
-    copy = _first_copy(session, project.id, incoming.delivery_id)
-    if copy is not None:
-        return copy
-    decided = _decide(session, project, incoming.event)
-    return _store(session, project.id, incoming, decided)
-
-
-def locked(session: Session, slug: str) -> Project:
-    """The project, its row locked: deliveries of one project take turns. Raises NotFound."""
-    project = session.scalar(
-        select(Project).where(Project.slug == slug, Project.deleted_at.is_(None)).with_for_update()
-    )
-    if project is None:
-        raise NotFound("there is no such project", remedy="check the URL of the webhook")
-    return project
+    known = statements.look_up(session, project_id, incoming.delivery_id, incoming.event)
+    if known.copy is not None:
+        reason = "this delivery was received before"
+        return Received(known.copy.id, "duplicate", reason, known.copy.run_id, known.copy.run)
+    decided = _decide(session, project_id, incoming.event, known)
+    return _store(session, project_id, incoming, decided)
 
 
 def count_rejected(session: Session, project_id: int) -> None:
@@ -117,21 +111,10 @@ def replay(session: Session, delivery: Delivery, actor: str) -> Received:
     audit.append(session, actor, "delivery.replay", f"delivery/{delivery.id}", project=project.slug)
     if isinstance(event, Ignored):
         return Received(delivery.id, "ignored", event.reason)
-    run = _start(session, project, event)
+    run = _start(session, project.id, event)
     delivery.outcome, delivery.reason, delivery.run_id = "run", f"replayed by {actor}", run.id
     session.flush()
     return Received(delivery.id, "run", delivery.reason, run.id, run.number)
-
-
-def _first_copy(session: Session, project_id: int, delivery_id: str) -> Received | None:
-    row = session.execute(
-        select(Delivery.id, Delivery.run_id, Run.number)
-        .outerjoin(Run, Run.id == Delivery.run_id)
-        .where(Delivery.project_id == project_id, Delivery.delivery_id == delivery_id)
-    ).one_or_none()
-    if row is None:
-        return None
-    return Received(row.id, "duplicate", "this delivery was received before", row.run_id, row.number)
 
 
 @dataclass(frozen=True)
@@ -142,53 +125,24 @@ class _Decided:
     run: int | None = None
 
 
-def _decide(session: Session, project: Project, event: Event) -> _Decided:
+def _decide(session: Session, project_id: int, event: Event, known: Known) -> _Decided:
     if isinstance(event, Ignored):
         return _Decided("ignored", event.reason)
-    newest, left_behind = _newest(session, project.id, event)
-    if not continues(event, newest):
-        same = session.execute(_same_commit(project.id, event)).first()
-        if same is not None:
-            return _Decided("duplicate", f"run #{same.number} is of this commit and ref already", same.id, same.number)
-        older = overtaken(event, newest, left_behind)
+    if not continues(event, known.newest):
+        if known.same is not None:
+            reason = f"run #{known.same.run} is of this commit and ref already"
+            return _Decided("duplicate", reason, known.same.run_id, known.same.run)
+        older = overtaken(event, known.newest, known.left_behind)
         if older:
             return _Decided("ignored", older)
-    run = _start(session, project, event)
+    run = _start(session, project_id, event)
     return _Decided("run", "", run.id, run.number)
 
 
-def _same_commit(project_id: int, change: Change) -> Select[int, int]:
-    return (
-        select(Run.id, Run.number)
-        .where(Run.project_id == project_id, Run.sha == change.sha, Run.ref == change.ref, Run.event != "manual")
-        .order_by(Run.id.desc())
-        .limit(1)
-    )
-
-
-def _newest(session: Session, project_id: int, change: Change) -> tuple[Known | None, bool]:
-    """The newest change of the ref that is known, and whether some change of it began at this one's commit."""
-    of_ref = (Delivery.project_id == project_id) & (Delivery.ref == change.ref)
-    newest = session.execute(
-        select(
-            Delivery.sha,
-            Delivery.before,
-            Delivery.pushed_at,
-            exists().where(of_ref, Delivery.before == change.sha, Delivery.outcome == "run").label("left_behind"),
-        )
-        .where(of_ref, or_(Delivery.outcome == "run", Delivery.sha.is_(None)))
-        .order_by(Delivery.id.desc())
-        .limit(1)
-    ).first()
-    if newest is None:
-        return None, False
-    return Known(newest.sha, newest.before, newest.pushed_at), newest.left_behind
-
-
-def _start(session: Session, project: Project, change: Change) -> Run:
-    return runs.create(
+def _start(session: Session, project_id: int, change: Change) -> Created:
+    return runs.enqueue(
         session,
-        project,
+        project_id,
         event=change.event,
         ref=change.ref,
         sha=change.sha,
@@ -201,27 +155,24 @@ def _start(session: Session, project: Project, change: Change) -> Run:
 
 def _store(session: Session, project_id: int, incoming: Incoming, decided: _Decided) -> Received:
     event = incoming.event
-    change = event if isinstance(event, Change) else None
-    gone = event if isinstance(event, Ignored) else None
-    number = session.execute(
-        insert(Delivery)
-        .values(
-            project_id=project_id,
-            delivery_id=incoming.delivery_id,
-            event=event.event[:64],
-            headers=dict(incoming.headers),
-            body=incoming.body,
-            received_at=now(),
-            ref=change.ref if change else gone and gone.gone,
-            sha=change.sha if change else None,
-            before=event.before,
-            pushed_at=change.pushed_at if change else None,
-            outcome=decided.outcome,
-            reason=decided.reason,
-            run_id=decided.run_id,
-        )
-        .returning(Delivery.id)
-    ).scalar_one()
+    values = {
+        "project_id": project_id,
+        "delivery_id": incoming.delivery_id,
+        "event": event.event[:64],
+        "headers": dict(incoming.headers),
+        "body": incoming.body,
+        "received_at": now(),
+        "before": event.before,
+        "outcome": decided.outcome,
+        "reason": decided.reason,
+        "run_id": decided.run_id,
+        **(
+            {"ref": event.ref, "sha": event.sha, "pushed_at": event.pushed_at}
+            if isinstance(event, Change)
+            else {"ref": event.gone, "sha": None, "pushed_at": None}
+        ),
+    }
+    number = statements.add(session, values)
     return Received(number, decided.outcome, decided.reason, decided.run_id, decided.run)
 
 
@@ -248,4 +199,4 @@ def _receive_spooled(database: Database, vault: Vault, spooled: Spooled) -> Rece
     secret = projects.secret(vault, project)
     incoming = read(project.forge, secret, spooled.headers, spooled.body, now().timestamp())
     with database.write() as session:
-        return receive(session, locked(session, project.slug), incoming)
+        return receive(session, statements.lock(session, project.slug).id, incoming)

@@ -9,7 +9,7 @@ from cd.webhooks.events import Change
 
 
 @dataclass(frozen=True)
-class Known:
+class Newest:
     """The newest change of the same ref that is known. `sha` is None when that was its deletion."""
 
     sha: str | None
@@ -17,7 +17,7 @@ class Known:
     pushed_at: datetime | None
 
 
-def continues(change: Change, newest: Known | None) -> bool:
+def continues(change: Change, newest: Newest | None) -> bool:
     """Whether the change begins where the newest one ended: nothing can have overtaken it.
 
     This holds for a push back to an older commit as well, which is news though the commit is not; a copy of an
@@ -26,7 +26,7 @@ def continues(change: Change, newest: Known | None) -> bool:
     return newest is not None and newest.sha is not None and change.before == newest.sha != change.sha
 
 
-def overtaken(change: Change, newest: Known | None, left_behind: bool) -> str:
+def overtaken(change: Change, newest: Newest | None, left_behind: bool) -> str:
     """Why the change is older than what is known of its ref; empty when it is not, or when that can't be told.
 
     For changes that do not continue the newest one.

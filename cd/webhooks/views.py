@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import time
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from sqlalchemy import select
@@ -17,10 +17,12 @@ from sqlalchemy import select
 from cd.errors import Conflict, NotFound, TooLarge, Unauthorized
 from cd.pipeline import projects
 from cd.pipeline.records import Project
-from cd.webhooks import deliveries
+from cd.webhooks import deliveries, statements
 from cd.webhooks.deliveries import Incoming, Received
 from cd.webhooks.signature import Headers
-from cd.wiring import Services
+
+if TYPE_CHECKING:
+    from cd.wiring import Services
 
 blueprint = Blueprint("hooks", __name__)
 
@@ -46,7 +48,7 @@ class _Stale(Conflict):
 @blueprint.post("/hooks/<project>")
 def receive(project: str) -> tuple[Response, int]:
     """Take one delivery; answered only once it is committed."""
-    services = cast(Services, current_app.extensions["towpath"])
+    services = cast("Services", current_app.extensions["towpath"])
     known = _known(services, project)
     body = _body()
     headers = {name.lower(): value for name, value in request.headers}
@@ -75,10 +77,10 @@ def _take_anew(services: Services, slug: str, headers: Headers, body: bytes) -> 
 
 def _store(services: Services, slug: str, known: _Known, incoming: Incoming) -> Received:
     with services.database.write() as session:
-        row = deliveries.locked(session, slug)
-        if (row.id, row.forge, row.webhook_secret) != (known.project_id, known.forge, known.stored):
+        row = statements.lock(session, slug)
+        if (row.id, row.forge, row.secret) != (known.project_id, known.forge, known.stored):
             raise _Stale("the project is being changed", remedy="send it again")
-        return deliveries.receive(session, row, incoming)
+        return deliveries.receive(session, row.id, incoming)
 
 
 def _known(services: Services, slug: str) -> _Known:

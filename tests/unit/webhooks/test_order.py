@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from cd.webhooks.events import Change
-from cd.webhooks.order import Known, continues, overtaken
+from cd.webhooks.order import Newest, continues, overtaken
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -18,30 +18,30 @@ def test_the_first_of_a_ref_is_never_overtaken() -> None:
 
 
 def test_a_push_that_begins_at_the_newest_continues_it() -> None:
-    assert continues(change(C, B), Known(B, A, None))
-    assert not continues(change(C, A), Known(B, A, None))
+    assert continues(change(C, B), Newest(B, A, None))
+    assert not continues(change(C, A), Newest(B, A, None))
     assert not continues(change(A), None)
 
 
 def test_a_push_back_to_an_older_commit_is_news_and_its_copy_is_not() -> None:
     back = change(A, B)
-    assert continues(back, Known(B, A, None))
-    assert not continues(back, Known(A, B, None))
+    assert continues(back, Newest(B, A, None))
+    assert not continues(back, Newest(A, B, None))
 
 
 def test_where_the_newest_began_is_older() -> None:
-    assert "begins at this commit" in overtaken(change(A), Known(B, A, None), False)
+    assert "begins at this commit" in overtaken(change(A), Newest(B, A, None), False)
 
 
 def test_where_any_known_one_began_is_older() -> None:
-    assert overtaken(change(A), Known(C, B, None), True)
+    assert overtaken(change(A), Newest(C, B, None), True)
 
 
 def test_the_forges_clock_tells_when_the_chain_does_not() -> None:
-    assert "newer" in overtaken(change(A, None, NOON), Known(C, B, NOON + timedelta(seconds=1)), False)
-    assert not overtaken(change(A, None, NOON), Known(C, B, NOON), False)
-    assert not overtaken(change(A, None, NOON), Known(C, B, None), False)
+    assert "newer" in overtaken(change(A, None, NOON), Newest(C, B, NOON + timedelta(seconds=1)), False)
+    assert not overtaken(change(A, None, NOON), Newest(C, B, NOON), False)
+    assert not overtaken(change(A, None, NOON), Newest(C, B, None), False)
 
 
 def test_after_its_deletion_a_ref_begins_anew() -> None:
-    assert not overtaken(change(A, None, NOON), Known(None, B, None), True)
+    assert not overtaken(change(A, None, NOON), Newest(None, B, None), True)
