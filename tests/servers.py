@@ -25,7 +25,8 @@ import redis
 from cd.store import migrations
 from cd.store.database import Database
 
-POSTGRES = Path(os.environ.get("TOWPATH_TEST_POSTGRES", "/usr/lib/postgresql/15/bin"))
+#: The newest one that Debian's packages have installed.
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
 BUSYBOX = Path("/bin/busybox")
 #: Longest start of a server, in seconds.
 PATIENCE = 60.0
@@ -158,7 +159,7 @@ def _as_postgres() -> dict[str, str | int]:
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of our own on a Unix socket, in a folder that goes away with it."""
     if not (POSTGRES / "postgres").exists():
-        pytest.skip(f"PostgreSQL is not installed: {POSTGRES}/postgres is missing (set TOWPATH_TEST_POSTGRES)")
+        pytest.skip(f"PostgreSQL is not installed: {POSTGRES}/postgres is missing")
     owner = _as_postgres()
     with _short_folder("towpath-pg-") as folder:
         if owner:

@@ -59,6 +59,10 @@ def test_durations_for_people(value: float, expected: str) -> None:
 @given(st.text())
 def test_any_text_is_a_duration_or_a_clear_error(text: str) -> None:
     try:
-        assert seconds(text) >= 0
+        value = seconds(text)
     except ValueError as error:
-        assert "is not a duration" in str(error)
+        message = str(error)
+    else:
+        message = "is not a duration"
+        assert value >= 0
+    assert "is not a duration" in message

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from cd.documents import DocumentError
 from cd.pipeline.definition import Pipeline, ignored, unsupported
@@ -75,12 +76,8 @@ def test_the_example_has_every_key_of_the_models() -> None:
         if "properties" not in schema:
             inner = schema.get("additionalProperties")
             return {key for one in value.values() for key in keys(one, inner)} if isinstance(inner, dict) else set()
-        missing = schema["properties"].keys() - value.keys()
-        return missing.union(
-            *(keys(value[key], schema["properties"][key]) for key in value if key in schema["properties"])
-        )
-
-    from ruamel.yaml import YAML
+        known = schema["properties"]
+        return (known.keys() - value.keys()).union(*(keys(one, known[key]) for key, one in value.items()))
 
     everything = json_schema()
     example = YAML(typ="safe").load(EVERYTHING)
@@ -153,7 +150,7 @@ def test_policy_is_no_part_of_the_file(key: str) -> None:
          "1:31: stages.a.network: Input should be 'none', 'services' or 'internet'"),
         ("stages:\n  a:\n    run: x\n    network: none\n    services: {db: {image: postgres}}",
          "4:14: stages.a.network: `none` reaches no services; leave network out, or write `services`"),
-        ("stages:\n  a:\n    run: x\n    matrix: {%s}" % ", ".join(f"k{n}: [1, 2, 3, 4]" for n in range(5)),
+        (f"stages:\n  a:\n    run: x\n    matrix: {{{', '.join(f'k{n}: [1, 2, 3, 4]' for n in range(5))}}}",
          "4:13: stages.a.matrix: 1024 cells are more than 256; drop some values"),
         ("image: {context: ../other}",
          "1:18: image.context: '../other' must be a path inside the repository; "
