@@ -14,7 +14,7 @@ from cd.errors import ServiceError, StaleWrite, TowpathError
 from cd.pipeline import runs, stages
 from cd.pipeline.records import Step
 from cd.pipeline.states import STEP
-from cd.promote import deployments, releases
+from cd.promote import cleaning, deployments, releases
 from cd.store import tasks
 from cd.store.tasks import Claim
 from cd.wiring import Services
@@ -152,7 +152,7 @@ def _clean(services: Services, claim: Claim) -> None:
     """What crashes left on this worker's engine and disk."""
     instance = services.instance()
     removed = stages.clean(services.database, services.sandbox, instance)
-    removed += deployments.clean(services.database, services.targets, instance)
+    removed += cleaning.clean(services.database, services.targets, instance)
     services.repositories.clean()
     if removed:
         log.info("clean.removed", containers=removed)

@@ -8,6 +8,7 @@ import gc
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cd.cli.supervisor import Supervisor
 from cd.config import Settings
 from cd.errors import TowpathError, UserError
 from cd.identity import users
+from cd.pipeline import projects
 from cd.queue.doorbell import DEPLOY, WORK
 from cd.store import migrations
 from cd.wiring import Services
@@ -108,7 +110,8 @@ def _prepare(services: Services) -> None:
     if password is not None:
         click.echo(f"admin password: {password}")
         click.echo("(shown only now; the user is admin)")
-    services.repositories.refresh_hooks()
+    with services.database.read() as session:
+        services.repositories.refresh_hooks(projects.listing(session), partial(projects.secret, services.vault))
 
 
 @contextlib.contextmanager

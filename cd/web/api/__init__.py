@@ -1,0 +1,21 @@
+"""`/api/v1`: one module a resource, each with a blueprint; `register` adds them all and their description."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify
+from flask_openapi3 import OpenAPI
+
+from cd.web.context import access
+
+PREFIX = "/api/v1"
+
+
+def register(app: OpenAPI) -> None:
+    """Add every resource, and the description of them."""
+
+    @access(None)
+    def description() -> Response:
+        """What this API can do, in OpenAPI's words."""
+        return jsonify(app.api_doc)
+
+    app.add_url_rule(f"{PREFIX}/openapi.json", "api.description", description)

@@ -1,0 +1,394 @@
+"""What the API takes and gives, as its OpenAPI description shows it. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shown(BaseModel):
+    """Read from a row of the read models."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Taken(BaseModel):
+    """A request's body; keys that are not known are faults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProjectPath(BaseModel):
+    slug: str
+
+
+class EnvironmentPath(ProjectPath):
+    name: str
+
+
+class RunPath(ProjectPath):
+    number: int = Field(ge=1, le=2**31)
+
+
+class StepPath(RunPath):
+    step: str
+
+
+class PromotionPath(BaseModel):
+    promotion: int = Field(ge=1, le=2**53)
+
+
+class DeliveryPath(BaseModel):
+    delivery: int = Field(ge=1, le=2**53)
+
+
+class UserPath(BaseModel):
+    username: str
+
+
+class TokenPath(BaseModel):
+    token: int = Field(ge=1, le=2**53)
+
+
+class Page(BaseModel):
+    before: int | None = Field(None, ge=1, le=2**53, description="The `next` of the page before.")
+    limit: int = Field(50, ge=1, le=200)
+
+
+class LogQuery(BaseModel):
+    start: int = Field(0, ge=0, description="First byte.")
+    attempt: int | None = Field(None, ge=1, description="Default: the newest.")
+    follow: bool = Field(False, description="Keep the answer open until the step ends.")
+
+
+class EventsQuery(BaseModel):
+    project: str | None = Field(None, description="Only of this project.")
+    after: int = Field(0, ge=0, le=2**53, description="Where there is no Last-Event-ID.")
+
+
+class Project(Shown):
+    slug: str
+    forge: str
+    clone_url: str | None
+    hosted: bool
+    created_at: datetime
+
+
+class NewProject(Taken):
+    slug: str
+    forge: str = "generic"
+    clone_url: str | None = Field(None, description="Where the repository is; none with `hosted`.")
+    hosted: bool = Field(False, description="Towpath makes the repository itself.")
+
+
+class CreatedProject(Project):
+    webhook_url: str
+    webhook_secret: str = Field(description="Shown only now.")
+    push_url: str | None = Field(description="The hosted repository.")
+
+
+class Reused(Shown):
+    run_number: int
+    step: str
+    at: datetime
+    seconds: float
+
+
+class Step(Shown):
+    name: str
+    kind: str
+    state: str
+    reason: str
+    needs: tuple[str, ...]
+    allow_failure: bool
+    image: str | None
+    attempt: int
+    exit_code: int | None
+    cause: str | None
+    command: tuple[str, ...]
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    reused: Reused | None
+
+
+class Run(Shown):
+    number: int
+    slug: str
+    state: str
+    reason: str
+    event: str
+    ref: str
+    sha: str
+    subject: str
+    author: str
+    pusher: str
+    trusted: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunDetail(Run):
+    message: str
+    notes: tuple[str, ...]
+    image: str | None
+    tree: str | None
+    fresh: bool
+    canceled_by: str | None
+    retry_of: int | None
+    steps: tuple[Step, ...]
+    release: int | None
+
+
+class NewRun(Taken):
+    ref: str = Field("main", description="Branch, tag or full ref.")
+
+
+class Retry(Taken):
+    fresh: bool = Field(False, description="Build and test everything again, whatever is known.")
+
+
+class Release(Shown):
+    number: int
+    run_number: int
+    image: str
+    sha: str
+    ref: str
+    subject: str
+    author: str
+    pusher: str
+    created_at: datetime
+
+
+class Deployment(Shown):
+    release: Release
+    state: str
+    reason: str
+    started_at: datetime
+    finished_at: datetime | None
+
+
+class Promotion(Shown):
+    id: int
+    release: Release
+    kind: str
+    state: str
+    reason: str
+    fingerprint: str
+    requested_by: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Environment(Shown):
+    name: str
+    position: int
+    version: int
+    hold: str | None
+    held_by: str | None
+    after: tuple[str, ...]
+    manual: bool
+    required: int
+    target: str
+    url: str
+    live: Deployment | None
+    open: Promotion | None
+
+
+class BoardProject(BaseModel):
+    slug: str
+    runs: list[Run]
+    environments: list[Environment]
+
+
+class Gate(Shown):
+    name: str
+    state: Literal["passed", "waiting", "blocked"]
+    evidence: str
+    who: str
+
+
+class Vote(Shown):
+    username: str
+    vote: str
+    comment: str
+    at: datetime
+    stands: bool
+
+
+class Moment(Shown):
+    at: str
+    what: str
+    ok: bool
+
+
+class PromotionDetail(Promotion):
+    project: str
+    environment: str
+    gates: list[Gate]
+    votes: list[Vote]
+    timeline: list[Moment]
+    evidence: dict[str, str]
+
+
+class WaitingPromotion(Promotion):
+    project: str
+    environment: str
+
+
+class NewPromotion(Taken):
+    release: int = Field(ge=1, description="Number of the release.")
+    environment: str
+
+
+class Rollback(Taken):
+    release: int | None = Field(None, ge=1, description="Default: the one that was live before.")
+    reason: str = Field("", max_length=2000)
+
+
+class VoteBody(Taken):
+    fingerprint: str = Field(description="Of the promotion as it was seen; a change since then voids the vote.")
+    comment: str = Field("", max_length=2000)
+
+
+class Hold(Taken):
+    reason: str = Field(max_length=2000)
+
+
+class Delivery(Shown):
+    id: int
+    delivery_id: str
+    event: str
+    received_at: datetime
+    outcome: str
+    reason: str
+    run: int | None = Field(None, description="Number of the run.")
+
+
+class DeliveryDetail(Delivery):
+    headers: dict[str, str]
+    body: str
+
+
+class AuditEntry(Shown):
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    hash: str
+
+
+class AuditVerdict(BaseModel):
+    intact: bool
+    broken: str | None
+
+
+class User(Shown):
+    username: str
+    role: str
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+class NewUser(Taken):
+    username: str
+    password: str
+    role: str = "developer"
+
+
+class UserChange(Taken):
+    role: str | None = None
+    password: str | None = None
+    disabled: bool | None = None
+
+
+class Token(Shown):
+    id: int
+    name: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class NewToken(Taken):
+    name: str
+    username: str | None = Field(None, description="With the password, where there is no token yet.")
+    password: str | None = None
+
+
+class CreatedToken(BaseModel):
+    token: str = Field(description="Shown only now.")
+    username: str
+    role: str
+
+
+class Me(Shown):
+    username: str
+    role: str
+
+
+class Projects(BaseModel):
+    items: list[Project]
+
+
+class Runs(BaseModel):
+    items: list[Run]
+    next: int | None
+
+
+class Releases(BaseModel):
+    items: list[Release]
+    next: int | None
+
+
+class Environments(BaseModel):
+    items: list[Environment]
+
+
+class Promotions(BaseModel):
+    items: list[WaitingPromotion]
+
+
+class Deliveries(BaseModel):
+    items: list[Delivery]
+    next: int | None
+
+
+class AuditEntries(BaseModel):
+    items: list[AuditEntry]
+    next: int | None
+
+
+class Users(BaseModel):
+    items: list[User]
+
+
+class Tokens(BaseModel):
+    items: list[Token]
+
+
+class Board(BaseModel):
+    items: list[BoardProject]
+
+
+class Fault(BaseModel):
+    location: str | None = None
+    line: int | None = None
+    column: int | None = None
+    message: str
+    remedy: str = ""
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    remedy: str | None = None
+    faults: list[Fault] | None = None
