@@ -5,13 +5,17 @@ from __future__ import annotations
 from flask import Response, jsonify
 from flask_openapi3 import OpenAPI
 
+from cd.web.api import deliveries, people, projects, promotions, runs
 from cd.web.context import access
 
 PREFIX = "/api/v1"
+PARTS = (projects.api, runs.api, promotions.api, people.api, deliveries.api)
 
 
 def register(app: OpenAPI) -> None:
     """Add every resource, and the description of them."""
+    for part in PARTS:
+        app.register_api(part)
 
     @access(None)
     def description() -> Response:

@@ -373,22 +373,3 @@ class Tokens(BaseModel):
 
 class Board(BaseModel):
     items: list[BoardProject]
-
-
-class Fault(BaseModel):
-    location: str | None = None
-    line: int | None = None
-    column: int | None = None
-    message: str
-    remedy: str = ""
-
-
-class Problem(BaseModel):
-    """RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    remedy: str | None = None
-    faults: list[Fault] | None = None

@@ -7,9 +7,9 @@ from flask import Response, request
 from cd.errors import Forbidden
 from cd.identity import audit, tokens, users
 from cd.identity.people import Role
+from cd.web import login
 from cd.web.api import models
 from cd.web.api.common import part, shown, who
-from cd.web import login
 from cd.web.context import access, person, services
 
 api = part("people")
