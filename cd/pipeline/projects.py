@@ -64,9 +64,11 @@ def create(
 
 def find(session: Session, slug: str) -> Project:
     """The project of that name. Raises NotFound."""
-    project = session.scalar(select(Project).where(Project.slug == slug, Project.deleted_at.is_(None)))
+    found = select(Project).where(Project.slug == slug, Project.deleted_at.is_(None))
+    # PostgreSQL refuses some texts, such as those with NUL, instead of finding nothing.
+    project = session.scalar(found) if SLUG.fullmatch(slug) else None
     if project is None:
-        raise NotFound(f"there is no project {slug!r}")
+        raise NotFound(f"there is no project {slug[:80]!r}")
     return project
 
 

@@ -12,11 +12,9 @@ from time import time
 from typing import TYPE_CHECKING, cast
 
 from flask import Blueprint, Response, current_app, jsonify, request
-from sqlalchemy import select
 
-from cd.errors import Conflict, NotFound, TooLarge, Unauthorized
+from cd.errors import Conflict, TooLarge, Unauthorized
 from cd.pipeline import projects
-from cd.pipeline.records import Project
 from cd.webhooks import deliveries, statements
 from cd.webhooks.deliveries import Incoming, Received
 from cd.webhooks.signature import Headers
@@ -91,11 +89,9 @@ def _known(services: Services, slug: str) -> _Known:
 def _look_up(services: Services, slug: str) -> _Known:
     """The project as it is now, kept for the next delivery. Raises NotFound."""
     kept: dict[str, _Known] = current_app.extensions.setdefault(_KEPT, {})
+    kept.pop(slug, None)
     with services.database.read() as session:
-        project = session.scalar(select(Project).where(Project.slug == slug, Project.deleted_at.is_(None)))
-    if project is None:
-        kept.pop(slug, None)
-        raise NotFound("there is no such project", remedy="check the URL of the webhook")
+        project = projects.find(session, slug)
     known = _Known(project.id, project.forge, project.webhook_secret, projects.secret(services.vault, project))
     kept[slug] = known
     return known
@@ -105,7 +101,7 @@ def _body() -> bytes:
     """The raw bytes. What says that it is too large is refused unread, what turns out to be, once it is."""
     if (request.content_length or 0) > MAX_BODY:
         raise _too_large()
-    request.max_content_length = None  # the limit of the pages does not hold here
+    request.max_content_length = MAX_BODY + 1  # the limit of the pages does not hold here
     body = request.stream.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:
         raise _too_large()
