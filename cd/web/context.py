@@ -1,66 +1,100 @@
-"""Who is asking, and whether they may. A view that does not say who may call it can be called by nobody."""
+"""Who is asking, and whether they may: every view says for whom it is, or it is refused to all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
-import redis
 import structlog
-from flask import Response, abort, after_this_request, current_app, g, request
-from flask_wtf.csrf import CSRFProtect
+from flask import Flask, Response, after_this_request, current_app, g, request
+from flask import session as form_session
+from flask_wtf.csrf import CSRFError, CSRFProtect
 
 from cd.errors import Forbidden, Unauthorized, UserError
-from cd.identity import sessions, tokens, users
+from cd.identity import audit, sessions, tokens
 from cd.identity.people import Person, Role
-from cd.wiring import Services
+from cd.web import login
+
+if TYPE_CHECKING:
+    from cd.wiring import Services
 
 log = structlog.get_logger()
 
 COOKIE = "towpath_session"
-#: Failed tries to sign in per minute, for one name from one address.
-TRIES = 10
-#: Views without a decorator of ours, that anybody may call.
-PUBLIC = frozenset({"hooks.receive"})
-_ACCESS = "towpath_access"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
+View = TypeVar("View", bound=Callable[..., Any])
 csrf = CSRFProtect()
-V = TypeVar("V", bound=Callable[..., object])
 
 
-class TooManyTries(UserError):
-    """Somebody guesses passwords."""
-
-    status = 429
+class BadForm(UserError):
+    """A form without the token that its page gave it."""
 
 
-def access(role: Role | None) -> Callable[[V], V]:
-    """Decorator: who may call a view. None: anybody."""
+@dataclass(frozen=True)
+class Access:
+    """Who may call a view: `role` and above, or anybody when it is None. `csrf`: whether forms need their token."""
 
-    def mark(view: V) -> V:
-        setattr(view, _ACCESS, role)
-        return view
-
-    return mark
+    role: Role | None
+    csrf: bool = True
 
 
 def services() -> Services:
     """The parts of this process."""
-    return cast(Services, current_app.extensions["towpath"])
+    return cast("Services", current_app.extensions["towpath"])
+
+
+def access(role: Role | None) -> Callable[[View], View]:
+    """Say who may call the decorated view; None is for views that anybody may."""
+
+    def note(view: View) -> View:
+        cast("Any", view).towpath_access = Access(role)
+        return view
+
+    return note
+
+
+def allow(app: Flask, endpoint: str, rule: Access) -> None:
+    """The same for a view of a part that does not know of this module."""
+    cast("Any", app.view_functions[endpoint]).towpath_access = rule
+
+
+def access_of(app: Flask, endpoint: str) -> Access | None:
+    """What was said for a view; None when nothing was, so that nobody may call it."""
+    found: Access | None = getattr(app.view_functions.get(endpoint), "towpath_access", None)
+    return found
 
 
 def person() -> Person | None:
-    """Who is asking: by bearer token where there is one, else by the session's cookie."""
-    if "person" not in g:
-        g.person = _by_token() if request.headers.get("Authorization") else _by_cookie()
-    return cast("Person | None", g.person)
+    """Who is asking, by token or by cookie; looked up once a request."""
+    if "towpath_person" not in g:
+        g.towpath_person = _find()
+    found: Person | None = g.towpath_person
+    return found
 
 
-def _by_token() -> Person | None:
-    kind, _, secret = request.headers["Authorization"].partition(" ")
-    if kind.lower() != "bearer":
+def who() -> Person:
+    """The same where the view has an access rule with a role. Raises Unauthorized."""
+    found = person()
+    if found is None:
+        raise Unauthorized("nobody is signed in", remedy="sign in, or send Authorization: Bearer with a token")
+    return found
+
+
+def _find() -> Person | None:
+    secret = bearer()
+    if secret is not None:
+        return _by_token(secret)
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
         return None
-    secret = secret.strip()
+    with services().database.read() as session:
+        return sessions.find(session, cookie)
+
+
+def _by_token(secret: str) -> Person | None:
     with services().database.read() as session:
         found = tokens.find(session, secret)
         unseen = found is not None and tokens.is_used_unseen(session, secret)
@@ -70,97 +104,84 @@ def _by_token() -> Person | None:
     return found
 
 
-def _by_cookie() -> Person | None:
-    secret = request.cookies.get(COOKIE)
-    if not secret:
-        return None
-    with services().database.read() as session:
-        return sessions.find(session, secret)
+def bearer() -> str | None:
+    """The token that came with the request, right or wrong; it counts before any cookie."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
 
 
 def guard() -> None:
-    """Before each request: forms must be ours, and the view must be for this person."""
+    """Before each request: is there a rule, does the person fit it, does the form come from our own page."""
     if request.endpoint is None:
-        return  # no such address: nothing to guard, the answer is 404
-    if request.endpoint in PUBLIC:
         return
-    if _needs_form_token():
-        csrf.protect()
-    view = current_app.view_functions[request.endpoint]
-    if not hasattr(view, _ACCESS):
-        log.error("web.unguarded", endpoint=request.endpoint)
-        abort(403)
-    require(getattr(view, _ACCESS))
+    rule = access_of(current_app, request.endpoint)
+    if rule is None:
+        log.error("access.no_rule", endpoint=request.endpoint)
+        raise Forbidden("this address is open to nobody")
+    if rule.role is not None:
+        _check_role(rule.role)
+    if rule.csrf and request.method not in SAFE:
+        _check_form()
 
 
-def _needs_form_token() -> bool:
-    """Whatever a browser could be made to send with its cookie must prove that it came from our page."""
-    if request.method in ("GET", "HEAD", "OPTIONS", "TRACE") or request.headers.get("Authorization"):
-        return False
-    return not request.path.startswith("/api/") or COOKIE in request.cookies
-
-
-def require(role: Role | None) -> None:
-    """Raises Unauthorized or Forbidden unless the person has this role."""
-    if role is None:
-        return
-    found = person()
-    if found is None:
-        raise Unauthorized("nobody is signed in", remedy="sign in, or send a token (Authorization: Bearer …)")
+def _check_role(role: Role) -> None:
+    found = who()
     if not found.role.allows(role):
-        raise Forbidden(
-            f"this takes the role {role}; {found.username} is {found.role}", remedy="ask an admin for the role"
-        )
+        raise Forbidden(f"this takes the role {role.value}; yours is {found.role.value}", remedy="ask an admin")
 
 
-def check_password(username: str, password: str) -> Person:
-    """The person of these credentials. Raises Unauthorized, TooManyTries."""
-    key = f"towpath:tries:{username[:64]}:{request.remote_addr}"
-    _count(key)
-    with services().database.read() as session:
-        found = users.verify(session, username, password)
-    if found is None:
-        log.warning("web.sign_in_failed", username=username[:64], address=request.remote_addr)
-        raise Unauthorized("name or password is wrong", remedy="try again, or ask an admin to set a new password")
-    return found
-
-
-def _count(key: str) -> None:
-    connection = services().redis
-    try:
-        tries = connection.incr(key)
-        if tries == 1:
-            connection.expire(key, 60)
-    except redis.RedisError as error:
-        # Signing in must work while Redis is away; the slow hash still holds guessing back.
-        log.warning("web.tries_not_counted", error=str(error))
+def _check_form() -> None:
+    """Whatever a browser adds by itself must not be enough to change something."""
+    if bearer() is not None or (request.path.startswith("/api/") and COOKIE not in request.cookies):
         return
-    if int(tries) > TRIES:
-        raise TooManyTries("too many tries to sign in", remedy="wait a minute")
+    try:
+        csrf.protect()
+    except CSRFError as error:
+        raise BadForm(
+            f"the form was not taken: {str(error.description).rstrip('.').lower()}",
+            remedy="go back, reload the page and send it again; cookies must be allowed",
+        ) from error
 
 
 def sign_in(username: str, password: str) -> Person:
-    """Check the credentials and give this browser a session. Raises Unauthorized, TooManyTries."""
-    found = check_password(username, password)
-    with services().database.write() as session:
+    """Begin a session and give the browser its cookie. Raises Unauthorized, TooMany."""
+    parts = services()
+    found = login.check(parts, username, password, request.remote_addr or "")
+    with parts.database.write() as session:
+        old = request.cookies.get(COOKIE)
+        if old:
+            sessions.close(session, old)
         secret = sessions.open(session, found.id)
+        audit.append(session, found.username, "user.sign_in", found.username, address=request.remote_addr or "")
+    form_session.clear()
+    g.towpath_person = found
     _set_cookie(secret, int(sessions.LIFE.total_seconds()))
-    g.person = found
     return found
 
 
 def sign_out() -> None:
     """End this browser's session."""
-    with services().database.write() as session:
-        sessions.close(session, request.cookies.get(COOKIE, ""))
+    secret = request.cookies.get(COOKIE)
+    if secret:
+        with services().database.write() as session:
+            sessions.close(session, secret)
+    form_session.clear()
+    g.towpath_person = None
     _set_cookie("", 0)
-    g.person = None
 
 
-def _set_cookie(value: str, age: int) -> None:
+def _set_cookie(secret: str, seconds: int) -> None:
     secure = services().settings.cookies_are_secure
 
     @after_this_request
-    def put(response: Response) -> Response:
-        response.set_cookie(COOKIE, value, max_age=age, httponly=True, samesite="Lax", secure=secure)
+    def _(response: Response) -> Response:
+        response.set_cookie(COOKIE, secret, max_age=seconds, httponly=True, samesite="Lax", secure=secure, path="/")
         return response
+
+
+def local(target: str | None, default: str = "/") -> str:
+    """`target` if it is a path on this server, else `default`: for redirects to what an address says."""
+    if not target or not target.startswith("/") or target.startswith(("//", "/\\")) or not target.isprintable():
+        return default
+    parts = urlsplit(target)
+    return default if parts.scheme or parts.netloc or "\\" in target else target

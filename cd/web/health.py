@@ -66,11 +66,15 @@ class _Numbers(Collector):
         self._session = session
 
     def collect(self) -> Iterator[Metric]:
-        yield self._by_state("towpath_runs_open", "Runs that have not ended.", Run.state, Run.state, ("queued", "running"))
+        yield self._by_state(
+            "towpath_runs_open", "Runs that have not ended.", Run.state, Run.state, ("queued", "running")
+        )
         waiting = ("waiting", "awaiting_approval", "queued", "deploying", "verifying", "rolling_back")
         yield self._by_state("towpath_promotions_open", "Open promotions.", Promotion.state, Promotion.state, waiting)
         yield self._by_state("towpath_tasks_open", "Tasks.", Task.kind, Task.state, ("ready", "claimed"))
-        yield self._by_state("towpath_deployments", "Deployments.", Deployment.state, Deployment.state, ("deploying", "live"))
+        yield self._by_state(
+            "towpath_deployments", "Deployments.", Deployment.state, Deployment.state, ("deploying", "live")
+        )
         oldest = self._session.scalar(
             select(func.min(Task.created_at)).where(Task.state == "ready", Task.not_before <= now())
         )

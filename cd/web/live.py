@@ -1,124 +1,198 @@
-"""Server-sent events: one thread a process waits for news and wakes all open streams."""
+"""State changes as server-sent events: one thread a process reads them, all open streams share what it found.
+
+Redis says when to look; without it the thread looks once a second. It runs only while somebody listens.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import redis
 import structlog
-from flask import Response, current_app
+from flask import Response, current_app, request
 
-from cd.errors import ServiceError
+from cd.errors import ServiceError, UserError
 from cd.queue.doorbell import EVENTS_CHANNEL
 from cd.store import events
+from cd.store.database import Database
 from cd.store.records import Event
-from cd.wiring import Services
 
 log = structlog.get_logger()
 
-#: Seconds: a stream's life (the browser comes back with Last-Event-ID), a sign of life in between, a look without Redis.
-LIFE, PULSE, POLL = 55.0, 15.0, 1.0
-#: Newest events that are kept in memory; a stream that is further behind reads the database.
-KEPT = 1000
+HUB = "towpath_live"
+#: A stream's life in seconds; the browser then comes again with the id of the last event.
+LIFE = 55.0
+#: Something is sent at least this often, so that a dead connection is noticed; seconds.
+BEAT = 15.0
+#: How often the thread looks without being told, in seconds.
+LOOK = 1.0
+#: Many commits in this many seconds are one look.
+TOGETHER = 0.05
+#: Newest events kept for all streams; who is further behind reads the database itself.
+KEPT = 2000
 
 Wanted = Callable[[Event], bool]
 
 
 class Hub:
-    """Reads each event once for all streams of this process. Its thread starts with the first stream."""
+    """What happened lately, and who waits for more."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._news = threading.Condition()
+    def __init__(self, database: Database, connection: redis.Redis) -> None:
+        self._database, self._redis = database, connection
+        self._changed = threading.Condition()
         self._recent: deque[Event] = deque(maxlen=KEPT)
-        self._newest = -1
+        #: Id of the newest event that was read; all after the first kept one are kept.
+        self._newest = 0
+        self._listeners = 0
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
-    def start(self) -> int:
-        """Make sure that the thread runs; id of the newest event."""
-        with self._news:
-            if self._thread is None:
-                with self._services.database.read() as session:
-                    self._newest = events.newest(session)
-                self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
-                self._thread.start()
-            return self._newest
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                with self._services.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    pubsub.subscribe(EVENTS_CHANNEL)
-                    while True:
-                        pubsub.get_message(timeout=POLL)
-                        self._read()
-            except redis.RedisError as error:
-                log.warning("events.redis_away", error=str(error))
-            except ServiceError as error:
-                log.warning("events.not_read", error=str(error))
-            threading.Event().wait(POLL)
-            self._read_quietly()
-
-    def _read_quietly(self) -> None:
+    def stream(self, cursor: int, wanted: Wanted, life: float = LIFE) -> Iterator[str]:
+        """Frames of the events after `cursor`, for `life` seconds."""
+        until, beat = monotonic() + life, monotonic() + BEAT
+        self._join()
         try:
-            self._read()
-        except ServiceError as error:
-            log.warning("events.not_read", error=str(error))
+            cursor = min(cursor, self._last())
+            while True:
+                found = self._after(cursor)
+                frames = [frame(event) for event in found if wanted(event)]
+                cursor = found[-1].id if found else cursor
+                at = monotonic()
+                if frames:
+                    yield "".join(frames)
+                if at >= min(beat, until):
+                    yield f"id: {cursor}\n\n"  # moves the browser's cursor, and nothing is dispatched
+                    beat = at + BEAT
+                if at >= until:
+                    return
+                if not found:
+                    self._wait(cursor, min(beat, until) - at)
+        finally:
+            self._leave()
 
-    def _read(self) -> None:
-        with self._services.database.read() as session:
-            fresh = events.after(session, self._newest)
-        if fresh:
-            with self._news:
-                self._recent.extend(fresh)
-                self._newest = fresh[-1].id
-                self._news.notify_all()
-
-    def after(self, cursor: int, wait: float) -> list[Event]:
-        """Events behind `cursor`, as soon as there are any; none after `wait` seconds."""
-        with self._news:
-            self._news.wait_for(lambda: self._newest > cursor, wait)
-            if self._newest <= cursor:
-                return []
+    def _after(self, cursor: int) -> Sequence[Event]:
+        with self._changed:
+            if cursor >= self._newest and self._newest:
+                return ()
             if self._recent and self._recent[0].id <= cursor + 1:
                 return [event for event in self._recent if event.id > cursor]
-        with self._services.database.read() as session:
-            return list(events.after(session, cursor))
+        with self._database.read() as session:
+            return events.after(session, cursor)
 
+    def _wait(self, cursor: int, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest > cursor, max(0.0, seconds))
 
-def response(cursor: int, wanted: Wanted) -> Response:
-    """An event stream that begins behind the event `cursor` (0: with what comes next)."""
-    hub = cast(Hub, current_app.extensions["towpath.live"])
-    newest = hub.start()
-    answer = Response(_frames(hub, cursor or newest, wanted), mimetype="text/event-stream")
-    answer.headers["Cache-Control"] = "no-store"
-    answer.headers["X-Accel-Buffering"] = "no"
-    return answer
+    def _join(self) -> None:
+        with self._changed:
+            self._listeners += 1
+            if self._thread is None:
+                self._recent.clear()
+                self._newest = 0
+                self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
+                self._thread.start()
 
+    def _leave(self) -> None:
+        with self._changed:
+            self._listeners -= 1
 
-def _frames(hub: Hub, cursor: int, wanted: Wanted) -> Iterator[str]:
-    yield f"retry: 1000\nid: {cursor}\n\n"
-    end = monotonic() + LIFE
-    while (left := end - monotonic()) > 0:
-        fresh = hub.after(cursor, min(PULSE, left))
-        frames = [frame(event) for event in fresh if wanted(event)]
-        if fresh:
-            cursor = fresh[-1].id
-        yield "".join(frames) or f": {cursor}\n\n"
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+
+    def _last(self) -> int:
+        with self._database.read() as session:
+            return events.newest(session)
+
+    def _listen(self) -> None:
+        cursor: int | None = None
+        ear: Any = None
+        while self._needed():
+            cursor = self._look(cursor)
+            ear = self._doze(ear)
+        if ear is not None:
+            ear.close()
+
+    def _needed(self) -> bool:
+        with self._changed:
+            if self._listeners and not self._closed.is_set():
+                return True
+            self._thread = None
+            return False
+
+    def _look(self, cursor: int | None) -> int | None:
+        """Read what is new, tell the streams; where the reading stands now."""
+        try:
+            if cursor is None:
+                cursor = self._last()
+                fresh: Sequence[Event] = ()
+            else:
+                with self._database.read() as session:
+                    fresh = events.after(session, cursor)
+        except ServiceError as error:
+            log.warning("live.no_database", error=str(error))
+            return cursor
+        if fresh or not self._newest:
+            with self._changed:
+                self._recent.extend(fresh)
+                self._newest = cursor = fresh[-1].id if fresh else cursor
+                self._changed.notify_all()
+        return cursor
+
+    def _doze(self, ear: Any) -> Any:
+        """Until Redis says that there is something, at most `LOOK` seconds; how Redis is listened to from then on."""
+        try:
+            if ear is None:
+                ear = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis has no types
+                ear.subscribe(EVENTS_CHANNEL)
+            if ear.get_message(timeout=LOOK) is not None:
+                self._closed.wait(TOGETHER)
+            while ear.get_message(timeout=0) is not None:
+                pass
+        except redis.RedisError as error:
+            log.debug("live.no_redis", error=str(error))
+            self._closed.wait(LOOK)
+            return None
+        return ear
 
 
 def frame(event: Event) -> str:
-    """One event in the stream's format."""
-    data: dict[str, Any] = {
+    """One event as the browser gets it."""
+    data = event.data | {
+        "at": event.at.isoformat(),
         "project_id": event.project_id,
         "run_id": event.run_id,
         "subject": event.subject,
-        "at": event.at.isoformat(),
-        **event.data,
     }
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data)}\n\n"
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+def stream(cursor: int, wanted: Wanted, life: float = LIFE) -> Iterator[str]:
+    """Frames of the events after `cursor` that are `wanted`, for `life` seconds. Called inside a request."""
+    hub: Hub = current_app.extensions[HUB]
+    return hub.stream(cursor, wanted, life)
+
+
+def resume_at() -> int | None:
+    """Where the client says that it stopped, by header or by `?after=`; None when it says nothing. Raises UserError."""
+    text = request.headers.get("Last-Event-ID") or request.args.get("after") or ""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 18):
+        raise UserError(
+            "not the id of an event", where="Last-Event-ID", remedy="send the id of the last event, or none"
+        )
+    return int(text)
+
+
+def response(frames: Iterator[str]) -> Response:
+    """A stream as an answer that no proxy holds back."""
+    answer = Response(frames, mimetype="text/event-stream")
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Accel-Buffering"] = "no"
+    return answer

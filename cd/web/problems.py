@@ -1,113 +1,175 @@
-"""Errors as answers: RFC 9457 problem+json for programs, a page for people."""
+"""Errors as answers: RFC 9457 for programs, a page for people."""
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import structlog
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, json, redirect, request
 from flask.typing import ResponseReturnValue
-from flask_wtf.csrf import CSRFError
-from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
+from markupsafe import escape
+from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.exc import IntegrityError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from cd.documents import DocumentError
-from cd.errors import ServiceError, StaleWrite, TowpathError, UserError
+from cd.errors import ServiceError, StaleWrite, TowpathError, Unauthorized, UserError
+from cd.web.login import SECONDS, TooMany
 
 log = structlog.get_logger()
 
-#: (status, message, remedy) -> answer; how the pages show an error. Set by whoever adds pages.
-PAGE = "towpath.error_page"
+#: Draws an error page: status, message, remedy. Pages put theirs into `app.extensions` under this name.
+PAGE = "towpath_error_page"
 Page = Callable[[int, str, str], ResponseReturnValue]
 
 
+class FaultModel(BaseModel):
+    """One thing wrong in what was sent: in a file by line and column from 1, in a request by `location`."""
+
+    location: str = Field("", description="JSON pointer into the body, or the parameter's name.")
+    line: int | None = None
+    column: int | None = None
+    message: str
+    remedy: str = ""
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 says it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    where: str = Field("", description="The place that is meant, where there is one.")
+    remedy: str = Field("", description="What to do about it.")
+    faults: list[FaultModel] = Field(default=[], description="Everything that is wrong in what was sent, in its order.")
+
+
+def answer(problem: Problem) -> Response:
+    """The problem as a response."""
+    content = problem.model_dump(mode="json", exclude_defaults=True) | {"type": problem.type}
+    return Response(json.dumps(content) + "\n", problem.status, mimetype="application/problem+json")
+
+
+def make(status: int, detail: str, **more: Any) -> Problem:
+    """A problem whose title is the phrase of its status."""
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, **more)
+
+
+def of(error: TowpathError) -> Problem:
+    """What to say of an error of Towpath."""
+    match error:
+        case DocumentError():
+            faults = [
+                FaultModel(line=one.line, column=one.column, message=one.message, remedy=one.remedy)
+                for one in error.faults
+            ]
+            return make(error.status, f"{error.name} can't be taken", where=error.name, faults=faults)
+        case UserError():
+            return make(error.status, error.message, where=error.where, remedy=error.remedy)
+        case ServiceError():
+            return make(503, error.message, remedy=error.remedy or "try again in a moment")
+        case _:
+            return make(409, "it has changed meanwhile", remedy="look at it again and decide anew")
+
+
 def register(app: Flask) -> None:
-    """Answer every error."""
+    """Every error gets an answer: of Towpath, of HTTP, and those that nobody thought of."""
     app.register_error_handler(TowpathError, _towpath)
-    app.register_error_handler(CSRFError, _form)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(IntegrityError, _twice)
     app.register_error_handler(Exception, _unexpected)
 
 
 def for_programs() -> bool:
-    """Whether whoever asks wants JSON."""
+    """Whether the request is one of a program, which wants JSON."""
     return request.path.startswith(("/api/", "/hooks/", "/healthz", "/readyz", "/metrics"))
 
 
-def problem(status: int, message: str, remedy: str = "", faults: list[dict[str, Any]] | None = None) -> Response:
-    """A problem+json answer. `faults` say line and column, or the location in the body, of each fault."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": message,
-    }
-    if remedy:
-        body["remedy"] = remedy
-    if faults:
-        body["faults"] = faults
-    return Response(json.dumps(body) + "\n", status, mimetype="application/problem+json")
+def _towpath(error: TowpathError) -> ResponseReturnValue:
+    if not isinstance(error, UserError | StaleWrite):
+        log.warning("request.failed", path=request.path, error=str(error))
+    wants_login = isinstance(error, Unauthorized) and not for_programs() and request.method == "GET"
+    if wants_login and "ui" in current_app.blueprints:
+        return redirect(f"/login?next={quote(request.full_path.rstrip('?'))}", 303)
+    response = _said(of(error))
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="Towpath"'
+    if isinstance(error, ServiceError | TooMany):
+        response.headers["Retry-After"] = str(SECONDS if isinstance(error, TooMany) else 5)
+    return response
 
 
-def _answer(status: int, message: str, remedy: str = "", faults: list[dict[str, Any]] | None = None) -> Any:
-    page: Page | None = current_app.extensions.get(PAGE)
-    if for_programs() or page is None:
-        return problem(status, message, remedy, faults)
-    return page(status, message, remedy)
-
-
-def _towpath(error: TowpathError) -> Any:
-    if isinstance(error, DocumentError):
-        faults = [
-            {"line": one.line, "column": one.column, "message": one.message, "remedy": one.remedy}
-            for one in error.faults
-        ]
-        return _answer(error.status, str(error), "mend the file", faults)
-    if isinstance(error, UserError):
-        message = f"{error.where}: {error.message}" if error.where else error.message
-        return _answer(error.status, message, error.remedy)
-    if isinstance(error, StaleWrite):
-        return _answer(409, "it has changed meanwhile", "look again and decide anew")
-    if isinstance(error, ServiceError):
-        log.warning("web.service_error", error=str(error), path=request.path)
-        answer = current_app.make_response(_answer(503, error.message, error.remedy))
-        answer.headers["Retry-After"] = "5"
-        return answer
-    raise error
-
-
-def _form(error: CSRFError) -> Any:
-    return _answer(400, "this form is too old, or was not sent from Towpath's own page", "load the page anew")
-
-
-def _http(error: HTTPException) -> Any:
+def _http(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None or error.code is None or error.code < 400:
-        return error
-    answer = current_app.make_response(_answer(error.code, error.description or error.name))
+        return error.get_response()
+    detail = error.description or HTTPStatus(error.code).phrase
+    if isinstance(error, RequestEntityTooLarge):
+        detail = f"the body is over {(request.max_content_length or 0) >> 10} KiB"
+    elif error.code == 404:
+        detail = "there is nothing at this address"
+    response = _said(make(error.code, detail))
     for name, value in error.get_headers():
-        if name.lower() not in ("content-type", "content-length"):
-            answer.headers[name] = value
-    return answer
+        if name in {"Allow", "Retry-After"}:
+            response.headers[name] = value
+    return response
 
 
-def _unexpected(error: Exception) -> Any:
-    number = secrets.token_hex(4)
-    log.error("web.broke", number=number, path=request.path, exc_info=error)
-    return _answer(500, f"something broke; it is in the log under {number}", "try again, or tell the operator")
+def _twice(error: IntegrityError) -> ResponseReturnValue:
+    log.warning("request.conflict", path=request.path, error=str(error.orig))
+    return _said(make(409, "somebody else made the same at the same time", remedy="look at it again"))
+
+
+def _unexpected(error: Exception) -> ResponseReturnValue:
+    number = uuid.uuid4().hex[:12]
+    log.exception("request.broke", path=request.path, number=number)
+    return _said(make(500, f"something broke in Towpath; the log has it as {number}", remedy="tell an admin"))
+
+
+def _said(problem: Problem) -> Response:
+    if for_programs():
+        return answer(problem)
+    page: Page = current_app.extensions.get(PAGE, _plain)
+    text = f"{problem.where}: {problem.detail}" if problem.where else problem.detail
+    return current_app.make_response(page(problem.status, text, problem.remedy))
+
+
+def _plain(status: int, message: str, remedy: str) -> ResponseReturnValue:
+    title = f"{status} {HTTPStatus(status).phrase}"
+    return (
+        f"<!doctype html><html lang=en><title>{title}</title><h1>{title}</h1><p>{escape(message)}<p>{escape(remedy)}\n",
+        status,
+    )
 
 
 def invalid(error: ValidationError) -> Response:
-    """What pydantic found wrong in a request, each fault with its place."""
+    """The answer to a request that does not fit its model."""
+    if _not_json():
+        return answer(make(400, "the body is not JSON", remedy="send JSON with Content-Type: application/json"))
     faults = [
-        {
-            "location": ".".join(str(part) for part in one["loc"]) or "body",
-            "message": str(one["msg"]).removeprefix("Value error, "),
-            "remedy": "",
-        }
+        FaultModel(
+            location="/" + "/".join(str(part) for part in one["loc"]), message=one["msg"].removeprefix("Value error, ")
+        )
         for one in error.errors()
     ]
-    return problem(422, "the request has faults", "see the API's description at /api/v1/openapi.json", faults)
+    detail = "; ".join(f"{one.location}: {one.message}" for one in faults[:5])
+    return answer(make(422, detail, faults=faults, remedy="see /api/v1/openapi.json"))
+
+
+def _not_json() -> bool:
+    if request.method in {"GET", "HEAD", "DELETE"}:
+        return False
+    return not isinstance(request.get_json(silent=True), dict)
+
+
+def documented(statuses: Sequence[int]) -> dict[str | int, Any]:
+    """For the description of the API: these answers are problems."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        str(status): {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": schema}}
+        for status in statuses
+    }

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel
 
 from cd.web import problems
-from cd.web.context import who as who
 
 PREFIX = "/api/v1"
 
 #: Answers that any call may give.
-PROBLEMS: dict[str | int, Any] = {**problems.documented((400, 401, 403, 404, 409, 413, 422, 429, 503))}
+PROBLEMS = problems.documented((400, 401, 403, 404, 409, 413, 422, 429, 503))
 
 
 def part(name: str) -> APIBlueprint:

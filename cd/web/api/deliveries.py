@@ -14,8 +14,8 @@ from cd.pipeline.records import Run
 from cd.store.records import Event
 from cd.web import live
 from cd.web.api import models
-from cd.web.api.common import part, shown, who
-from cd.web.context import access, services
+from cd.web.api.common import part, shown
+from cd.web.context import access, services, who
 from cd.webhooks import deliveries
 from cd.webhooks.records import Delivery
 

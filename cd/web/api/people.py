@@ -9,8 +9,8 @@ from cd.identity import audit, tokens, users
 from cd.identity.people import Role
 from cd.web import login
 from cd.web.api import models
-from cd.web.api.common import part, shown, who
-from cd.web.context import access, person, services
+from cd.web.api.common import part, shown
+from cd.web.context import access, person, services, who
 
 api = part("people")
 

@@ -10,8 +10,8 @@ from cd.pipeline import projects, queries
 from cd.promote import environments
 from cd.promote import queries as promote
 from cd.web.api import models
-from cd.web.api.common import part, shown, who
-from cd.web.context import access, services
+from cd.web.api.common import part, shown
+from cd.web.context import access, services, who
 
 api = part("projects")
 

@@ -12,8 +12,8 @@ from cd.pipeline import queries as pipeline
 from cd.promote import environments, policy, promotions, queries, releases
 from cd.promote.records import Deployment, Release
 from cd.web.api import models
-from cd.web.api.common import part, shown, who
-from cd.web.context import access, services
+from cd.web.api.common import part, shown
+from cd.web.context import access, services, who
 
 api = part("promotions")
 

@@ -16,8 +16,8 @@ from cd.pipeline.states import STEP
 from cd.promote import queries as promote
 from cd.promote import releases
 from cd.web.api import models
-from cd.web.api.common import part, shown, who
-from cd.web.context import access, services
+from cd.web.api.common import part, shown
+from cd.web.context import access, services, who
 from cd.wiring import Services
 
 api = part("runs")
