@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, insert, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from cd.errors import StaleWrite
-from cd.store.base import now
+from cd.store.base import insert_new, now
 from cd.store.records import Task
 
 #: A task that failed by Towpath's or an engine's fault this often is given up.
@@ -39,10 +39,7 @@ class Claim:
 
 
 # Made once and run without the ORM: this stands in the way of every push.
-_OPEN = select(Task.id).where(
-    Task.kind == bindparam("of_kind"), Task.subject == bindparam("about"), Task.state.in_(("ready", "claimed"))
-)
-_ADD = insert(Task).returning(Task.id)
+_ADD = {dialect: insert_new(dialect, Task).returning(Task.id) for dialect in ("sqlite", "postgresql")}
 
 
 def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int | None:
@@ -51,11 +48,9 @@ def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int
     Returns the task's id, or None when the same work is open already. `delay` in seconds.
     """
     connection = session.connection()
-    if connection.execute(_OPEN, {"of_kind": kind, "about": subject}).first() is not None:
-        return None
     at = now()
-    task_id: int = connection.execute(
-        _ADD,
+    task_id: int | None = connection.execute(
+        _ADD[connection.dialect.name],
         {
             "kind": kind,
             "subject": subject,
@@ -66,8 +61,8 @@ def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int
             "not_before": at + timedelta(seconds=delay),
             "rung_at": None if delay else at,
         },
-    ).scalar_one()
-    if not delay:
+    ).scalar_one_or_none()
+    if task_id is not None and not delay:
         session.info.setdefault("rings", []).append(Ring(task_id, kind))
     return task_id
 
