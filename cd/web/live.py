@@ -9,6 +9,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -57,7 +58,7 @@ class Hub:
         until, beat = monotonic() + life, monotonic() + BEAT
         self._join()
         try:
-            cursor = min(cursor, self._last())
+            cursor = min(cursor, self.last())
             while True:
                 found = self._after(cursor)
                 frames = [frame(event) for event in found if wanted(event)]
@@ -105,7 +106,8 @@ class Hub:
         """End the thread."""
         self._closed.set()
 
-    def _last(self) -> int:
+    def last(self) -> int:
+        """Id of the newest event."""
         with self._database.read() as session:
             return events.newest(session)
 
@@ -129,7 +131,7 @@ class Hub:
         """Read what is new, tell the streams; where the reading stands now."""
         try:
             if cursor is None:
-                cursor = self._last()
+                cursor = self.last()
                 fresh: Sequence[Event] = ()
             else:
                 with self._database.read() as session:
@@ -172,10 +174,13 @@ def frame(event: Event) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
-def stream(cursor: int, wanted: Wanted, life: float = LIFE) -> Iterator[str]:
-    """Frames of the events after `cursor` that are `wanted`, for `life` seconds. Called inside a request."""
+def stream(cursor: int | None, wanted: Wanted, life: float = LIFE) -> Iterator[str]:
+    """Frames of the events after `cursor` (None: from now on) that are `wanted`, for `life` seconds.
+
+    To be called inside a request; what it returns outlives that.
+    """
     hub: Hub = current_app.extensions[HUB]
-    return hub.stream(cursor, wanted, life)
+    return hub.stream(hub.last() if cursor is None else cursor, wanted, life)
 
 
 def resume_at() -> int | None:
@@ -190,9 +195,10 @@ def resume_at() -> int | None:
     return int(text)
 
 
-def response(frames: Iterator[str]) -> Response:
-    """A stream as an answer that no proxy holds back."""
-    answer = Response(frames, mimetype="text/event-stream")
+def response(wanted: Wanted) -> Response:
+    """The `wanted` events as an answer that no proxy holds back, from where the client says that it stopped."""
+    frames = stream(resume_at(), wanted)
+    answer = Response(chain(["retry: 1000\n\n"], frames), mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["X-Accel-Buffering"] = "no"
     return answer

@@ -57,6 +57,10 @@ class Page(BaseModel):
     limit: int = Field(50, ge=1, le=200)
 
 
+class PromotionQuery(Page):
+    environment: str | None = Field(None, description="Only into this environment.")
+
+
 class LogQuery(BaseModel):
     start: int = Field(0, ge=0, description="First byte.")
     attempt: int | None = Field(None, ge=1, description="Default: the newest.")
@@ -65,7 +69,7 @@ class LogQuery(BaseModel):
 
 class EventsQuery(BaseModel):
     project: str | None = Field(None, description="Only of this project.")
-    after: int = Field(0, ge=0, le=2**53, description="Where there is no Last-Event-ID.")
+    after: int | None = Field(None, ge=0, le=2**53, description="Id of an event, where there is no Last-Event-ID.")
 
 
 class Project(Shown):
@@ -228,13 +232,14 @@ class Moment(Shown):
 class PromotionDetail(Promotion):
     project: str
     environment: str
-    gates: list[Gate]
+    gates: list[Gate] = Field(description="Empty once it has ended.")
+    why_not: str = Field(description="Why you may not approve it; empty: you may.")
     votes: list[Vote]
     timeline: list[Moment]
     evidence: dict[str, str]
 
 
-class WaitingPromotion(Promotion):
+class PlacedPromotion(Promotion):
     project: str
     environment: str
 
@@ -350,7 +355,8 @@ class Environments(BaseModel):
 
 
 class Promotions(BaseModel):
-    items: list[WaitingPromotion]
+    items: list[PlacedPromotion]
+    next: int | None = None
 
 
 class Deliveries(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from cd.errors import Forbidden
+from cd.errors import Unauthorized
 from cd.identity import audit, tokens, users
 from cd.identity.people import Role
 from cd.web import login
@@ -74,7 +74,7 @@ def create_token(body: models.NewToken) -> Response:
     else:
         found = person()
         if found is None:
-            raise Forbidden("a token is for somebody", remedy="give username and password")
+            raise Unauthorized("a token is for somebody", remedy="give username and password")
         owner = found
     with services().database.write() as session:
         secret = tokens.create(session, owner, body.name)
@@ -91,7 +91,7 @@ def revoke_token(path: models.TokenPath) -> Response:
 
 
 @api.get("/audit", responses={200: models.AuditEntries})
-@access(Role.approver)
+@access(Role.viewer)
 def list_audit(query: models.Page) -> Response:
     """Decisions, newest first."""
     with services().database.read() as session:
@@ -101,7 +101,7 @@ def list_audit(query: models.Page) -> Response:
 
 
 @api.get("/audit/verify", responses={200: models.AuditVerdict})
-@access(Role.approver)
+@access(Role.viewer)
 def verify_audit() -> Response:
     """Whether the chain of entries is whole."""
     with services().database.read() as session:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flask import Response
 
-from cd.errors import UserError
+from cd.errors import TowpathError, UserError
 from cd.identity.people import Role
 from cd.pipeline import projects, queries
+from cd.pipeline.records import Project
 from cd.promote import environments
 from cd.promote import queries as promote
 from cd.web.api import models
 from cd.web.api.common import part, shown
 from cd.web.context import access, services, who
+from cd.webhooks.forges import FORGES
 
 api = part("projects")
 
@@ -56,6 +60,8 @@ def create_project(body: models.NewProject) -> Response:
     """Connect a repository, or make a hosted one."""
     if body.hosted == (body.clone_url is not None):
         raise UserError("a project has a clone URL or is hosted", remedy="give clone_url, or hosted: true")
+    if body.forge not in FORGES:
+        raise UserError(f"webhooks of {body.forge!r} are not understood", remedy=f"known: {', '.join(FORGES)}")
     parts = services()
     with parts.database.write() as session:
         project, secret = projects.create(
@@ -66,7 +72,7 @@ def create_project(body: models.NewProject) -> Response:
             clone_url=body.clone_url,
             actor=who().username,
         )
-    push_url = str(parts.repositories.create_hosted(project, secret)) if body.hosted else None
+    push_url = str(_host(project, secret)) if body.hosted else None
     answer = models.CreatedProject(
         slug=project.slug,
         forge=project.forge,
@@ -78,6 +84,17 @@ def create_project(body: models.NewProject) -> Response:
         push_url=push_url,
     )
     return shown(answer, 201)
+
+
+def _host(project: Project, secret: str) -> Path:
+    """The repository of a new hosted project; where it can't be made, the project is let go again."""
+    parts = services()
+    try:
+        return parts.repositories.create_hosted(project, secret)
+    except (OSError, TowpathError):
+        with parts.database.write() as session:
+            projects.delete(session, projects.find(session, project.slug), who().username)
+        raise
 
 
 @api.delete("/projects/<slug>", responses={204: None})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flask import Response, request
 from sqlalchemy import select
 
@@ -10,7 +12,8 @@ from cd.identity.people import Role
 from cd.pipeline import projects
 from cd.pipeline import queries as pipeline
 from cd.promote import environments, policy, promotions, queries, releases
-from cd.promote.records import Deployment, Release
+from cd.promote.records import Deployment, Environment, Promotion, Release
+from cd.promote.rows import PROMOTION_COLUMNS, PromotionRow, promotion
 from cd.web.api import models
 from cd.web.api.common import part, shown
 from cd.web.context import access, services, who
@@ -62,9 +65,12 @@ def unhold(path: models.EnvironmentPath) -> Response:
 
 
 @api.post("/projects/<slug>/environments/<name>/rollback", responses={201: models.PromotionDetail})
-@access(Role.approver)
+@access(Role.developer)
 def rollback(path: models.EnvironmentPath, body: models.Rollback) -> Response:
-    """Go back to an earlier release; the environment is held, so that nothing undoes it."""
+    """Go back to an earlier release; the environment is held, so that nothing undoes it.
+
+    Takes the role approver where promotions take approvals.
+    """
     with services().database.write() as session:
         project = projects.find(session, path.slug)
         environment = environments.find(session, project.id, path.name)
@@ -101,13 +107,41 @@ def list_waiting() -> Response:
     """Promotions that wait for a person's vote, in all projects."""
     with services().database.read() as session:
         rows = queries.waiting(session)
-    items = [
-        models.WaitingPromotion(
+    return shown(models.Promotions(items=_placed(rows)))
+
+
+@api.get("/projects/<slug>/promotions", responses={200: models.Promotions})
+@access(Role.viewer)
+def list_promotions(path: models.ProjectPath, query: models.PromotionQuery) -> Response:
+    """Promotions of a project or of one environment, newest first."""
+    with services().database.read() as session:
+        project = pipeline.project(session, path.slug)
+        wanted = (
+            select(*PROMOTION_COLUMNS, Environment.name)
+            .join(Release, Release.id == Promotion.release_id)
+            .join(Environment, Environment.id == Promotion.environment_id)
+            .where(Promotion.project_id == project.id)
+            .order_by(Promotion.id.desc())
+            .limit(query.limit)
+        )
+        if query.before is not None:
+            wanted = wanted.where(Promotion.id < query.before)
+        if query.environment is not None:
+            wanted = wanted.where(
+                Promotion.environment_id == environments.find(session, project.id, query.environment).id
+            )
+        rows = [(project.slug, row[-1], promotion(row)) for row in session.execute(wanted)]
+    older = rows[-1][2].id if len(rows) == query.limit else None
+    return shown(models.Promotions(items=_placed(rows), next=older))
+
+
+def _placed(rows: Iterable[tuple[str, str, PromotionRow]]) -> list[models.PlacedPromotion]:
+    return [
+        models.PlacedPromotion(
             **models.Promotion.model_validate(row).model_dump(), project=project, environment=environment
         )
         for project, environment, row in rows
     ]
-    return shown(models.Promotions(items=items))
 
 
 @api.post("/projects/<slug>/promotions", responses={201: models.PromotionDetail})
@@ -132,13 +166,16 @@ def show_promotion(path: models.PromotionPath) -> Response:
 def _promotion(promotion_id: int, status: int = 200) -> Response:
     with services().database.read() as session:
         detail = queries.promotion(session, promotion_id)
-        gates = promotions.gates(session, promotions.find(session, promotion_id))
+        row = promotions.find(session, promotion_id)
+        gates = promotions.gates(session, row) if detail.promotion.pending else ()
+        why_not = promotions.may_approve(session, row, who())
     deployment = detail.deployment
     answer = models.PromotionDetail(
         **models.Promotion.model_validate(detail.promotion).model_dump(),
         project=detail.project.slug,
         environment=detail.environment.name,
         gates=[models.Gate.model_validate(gate) for gate in gates],
+        why_not=why_not,
         votes=[models.Vote.model_validate(vote) for vote in detail.votes],
         timeline=[models.Moment.model_validate(one) for one in deployment.timeline] if deployment else [],
         evidence=dict(deployment.evidence) if deployment else {},
@@ -147,7 +184,7 @@ def _promotion(promotion_id: int, status: int = 200) -> Response:
 
 
 @api.post("/promotions/<int:promotion>/approve", responses={200: models.PromotionDetail})
-@access(Role.developer)
+@access(Role.viewer)
 def approve(path: models.PromotionPath, body: models.VoteBody) -> Response:
     """Vote for it. Who may is said by the environment's policy."""
     with services().database.write() as session:
@@ -156,7 +193,7 @@ def approve(path: models.PromotionPath, body: models.VoteBody) -> Response:
 
 
 @api.post("/promotions/<int:promotion>/reject", responses={200: models.PromotionDetail})
-@access(Role.developer)
+@access(Role.viewer)
 def reject(path: models.PromotionPath, body: models.VoteBody) -> Response:
     """Vote against it, which ends it."""
     with services().database.write() as session:

@@ -122,8 +122,14 @@ def step_log(path: models.StepPath, query: models.LogQuery) -> Response:
 
 
 def _stored(parts: Services, step_id: int, attempt: int, start: int) -> Iterator[bytes]:
-    with parts.database.read() as session:
-        yield from parts.logs.read(session, step_id, attempt, start)
+    """Chunk by chunk: a slow reader must not hold a transaction open."""
+    while True:
+        with parts.database.read() as session:
+            data = next((piece for piece in parts.logs.read(session, step_id, attempt, start) if piece), b"")
+        if not data:
+            return
+        yield data
+        start += len(data)
 
 
 def _followed(parts: Services, step_id: int, attempt: int, start: int) -> Iterator[bytes]:
