@@ -130,7 +130,7 @@ def list_promotions(path: models.ProjectPath, query: models.PromotionQuery) -> R
             wanted = wanted.where(
                 Promotion.environment_id == environments.find(session, project.id, query.environment).id
             )
-        rows = [(project.slug, row[-1], promotion(row)) for row in session.execute(wanted)]
+        rows = [(project.slug, str(row[-1]), promotion(row)) for row in session.execute(wanted)]
     older = rows[-1][2].id if len(rows) == query.limit else None
     return shown(models.Promotions(items=_placed(rows), next=older))
 
