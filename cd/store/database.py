@@ -20,15 +20,19 @@ log = structlog.get_logger()
 #: Called after a commit with the tasks to ring (`cd.store.tasks.Ring`) and whether events were written.
 Doorbell = Callable[[list[Any], bool], None]
 
-#: Any number, the same everywhere: writers of events on PostgreSQL take this advisory lock, see `events`.
+#: Any number, the same everywhere: on PostgreSQL a writing transaction holds this advisory lock.
 EVENT_LOCK = 0x70777470
+#: A writer that stops in the middle, such as a process that was halted, loses its transaction after this long.
+LONGEST_PAUSE = "15s"
 
 
 class Database:
     """The one place that opens sessions.
 
-    A write on SQLite takes the write lock at its start (BEGIN IMMEDIATE): a transaction that begins as a
-    reader and then writes is refused at once, whatever the busy timeout says.
+    Writes take turns, on both databases: so events are committed in the order of their ids, and no two
+    transactions can each hold what the other one waits for. On SQLite the write lock is taken at the start (BEGIN
+    IMMEDIATE), since a transaction that begins as a reader and then writes is refused at once, whatever the busy
+    timeout says; on PostgreSQL it is an advisory lock.
     """
 
     def __init__(self, url: str, doorbell: Doorbell = lambda tasks, events: None) -> None:
@@ -52,10 +56,21 @@ class Database:
         with _translated(self.url), Session(self._writer, expire_on_commit=False) as session:
             with self._turn:
                 with session.begin():
+                    self._begin(session)
                     yield session
         rings, events = session.info.get("rings", []), bool(session.info.get("events"))
         if rings or events:
             self._doorbell(rings, events)
+
+    def _begin(self, session: Session) -> None:
+        if not self.sqlite:
+            session.execute(
+                text(
+                    "SELECT pg_advisory_xact_lock(:lock),"
+                    " set_config('idle_in_transaction_session_timeout', :pause, true)"
+                ),
+                {"lock": EVENT_LOCK, "pause": LONGEST_PAUSE},
+            )
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections without closing them, take a lock of its own."""
@@ -95,10 +110,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def lock_events(session: Session) -> None:
-    """Make commits of events happen in the order of their ids (PostgreSQL; SQLite has one writer anyway)."""
+    """Say that this transaction writes events, so that listeners are told after it; writers take turns anyway."""
     session.info["events"] = True
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": EVENT_LOCK})
 
 
 @contextmanager
