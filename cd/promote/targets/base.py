@@ -104,7 +104,7 @@ class Target(Protocol):
         """Whether that version runs and has the traffic at this moment."""
 
     def retire(self, app: App) -> None:
-        """`app` is live: let what older versions of its place still do come to its end, then remove them."""
+        """`app` is live: keep it running from now on; let older versions of its place end what they do, remove them."""
 
     def discard(self, app: App) -> None:
         """Remove the version, and what nothing in its place needs without it."""

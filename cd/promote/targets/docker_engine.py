@@ -30,7 +30,7 @@ from cd.sandbox.docker_engine import translated
 STARTING = 0.05
 #: Attempts to get a good answer through the proxy after a switch.
 CHECKS = 5
-#: The engine's exit codes for a command that can't be executed or found.
+#: Exit codes of the container's init for a command that can't be executed or found.
 NOT_RUN = (126, 127)
 
 
@@ -52,8 +52,6 @@ class DockerTarget:
                 self._stays(app, look)
             else:
                 self._becomes_healthy(app, look, app.deploy.port)
-            # From now on it is looked after by the engine.
-            self._engine.api.update_container(look.id, restart_policy={"Name": "unless-stopped"})
             note("healthy", True)
 
     def _ensure(self, app: App, note: Note) -> Look:
@@ -86,13 +84,10 @@ class DockerTarget:
         except NotFound:
             raise
         except APIError as error:
-            look = self._engine.look(app_name(app))
-            if look is None or look.exit_code not in NOT_RUN:
+            if not error.is_client_error():
                 raise
             raise DeployFailed(
-                f"the command can't be executed: {error.explanation}",
-                remedy="correct deploy.command",
-                evidence=Evidence(look.status, look.exit_code),
+                f"the container can't be started: {error.explanation}", remedy="correct deploy.command or the image"
             ) from error
 
     def _check_image(self, app: App, look: Look | None) -> None:
@@ -141,9 +136,13 @@ class DockerTarget:
                 remedy="look at its log, or set deploy.health",
                 evidence=Evidence(look.status, None, look.oom, evidence.log, seen),
             )
-        cause = "ran out of memory" if look.oom else f"ended with exit code {look.exit_code}"
-        remedy = "raise deploy.limits.memory" if look.oom else "look at its log"
-        return DeployFailed(f"the container {cause} before it was healthy", remedy=remedy, evidence=evidence)
+        if look.oom:
+            what, remedy = "the container ran out of memory", "raise deploy.limits.memory"
+        elif look.exit_code in NOT_RUN:
+            what, remedy = f"the command can't be executed (exit code {look.exit_code})", "correct deploy.command"
+        else:
+            what, remedy = f"the container ended with exit code {look.exit_code}", "look at its log"
+        return DeployFailed(f"{what} before it was healthy", remedy=remedy, evidence=evidence)
 
     def switch(self, app: App, note: Note) -> None:
         """See Target."""
@@ -186,6 +185,8 @@ class DockerTarget:
     def retire(self, app: App) -> None:
         """See Target."""
         with translated():
+            # From now on the engine starts it again whenever it ends.
+            self._engine.api.update_container(app_name(app), restart_policy={"Name": "unless-stopped"})
             listed = self._engine.containers(app.place.instance, app.place.environment_id)
             older = [one for one in listed if 0 < _deployment(one) < app.deployment]
             behind = app.deploy.port is not None
