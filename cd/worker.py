@@ -6,24 +6,24 @@ import gc
 import os
 import socket
 
-from sqlalchemy.orm import configure_mappers
-
 from cd import tasks
 from cd.queue.doorbell import WORK
 from cd.queue.worker import TaskWorker
+from cd.rehearsal import rehearse
 from cd.store import tasks as task_table
 from cd.wiring import Services
 
 
-def run(services: Services, *, queue: str = WORK, name: str = "") -> None:
+def run(services: Services, *, queue: str = WORK, name: str = "", rehearsed: bool = False) -> None:
     """Work until told to stop (SIGTERM: after the present job). Raises ServiceError when the engine is absent.
 
-    A worker that starts under the name of one that died frees what that one had claimed.
+    `rehearsed`: the process that this one was forked from has done so. A worker that starts under the name of one that died frees what that one had claimed.
     """
     tasks.Process.services = services
     tasks.Process.name = name or f"{socket.gethostname()}-{os.getpid()}"
     services.sandbox.ping()
-    configure_mappers()
+    if not rehearsed:
+        rehearse(services)
     _release(services)
     worker = TaskWorker(
         queue,

@@ -40,6 +40,7 @@ def run(socket: Path) -> None:
         "maxmemory": "256mb",
         "maxmemory-policy": "volatile-lru",
         "loglevel": "warning",
+        "logfile": str(socket.parent / "redis.log"),
         "daemonize": "no",
         "hz": "5",
     }

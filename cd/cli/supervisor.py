@@ -41,6 +41,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._children: list[Child] = []
+        self._stopping = False
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def add(self, name: str, body: Callable[[], None]) -> None:
@@ -88,10 +89,12 @@ class Supervisor:
                 continue
             child.delay = FIRST if monotonic() - child.started > LONG else min(LAST, child.delay * 2)
             child.pid, child.due = 0, monotonic() + child.delay
-            log.warning("supervisor.child_ended", child=child.name, status=os.waitstatus_to_exitcode(status))
+            tell = log.debug if self._stopping else log.warning
+            tell("supervisor.child_ended", child=child.name, status=os.waitstatus_to_exitcode(status))
 
     def stop(self) -> None:
         """SIGTERM to all, SIGKILL to what is left after the grace."""
+        self._stopping = True
         for child in reversed(self._children):
             _signal(child.pid, signal.SIGTERM)
         until = monotonic() + GRACE

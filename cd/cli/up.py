@@ -24,6 +24,7 @@ from cd.errors import TowpathError, UserError
 from cd.identity import users
 from cd.pipeline import projects
 from cd.queue.doorbell import DEPLOY, WORK
+from cd.rehearsal import rehearse
 from cd.store import migrations
 from cd.wiring import Services
 
@@ -73,6 +74,7 @@ def _run_group(services: Services, listener: socket.socket) -> None:
             group.add("redis", lambda: redis_server.run(settings.folder / "redis.sock"))
         redis_server.wait(services.redis)
         _prepare(services)
+        rehearse(services)
         # Nothing may be open at a fork: children make their own connections.
         services.redis.connection_pool.disconnect()
         services.database.close()
@@ -100,7 +102,7 @@ def _application(services: Services) -> Any:
 
 
 def _worker(services: Services, queue: str, name: str) -> Any:
-    return lambda: working.run(services, queue=queue, name=name)
+    return lambda: working.run(services, queue=queue, name=name, rehearsed=True)
 
 
 def _prepare(services: Services) -> None:

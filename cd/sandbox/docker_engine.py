@@ -46,8 +46,9 @@ class DockerSandbox:
         return self._client
 
     def after_fork(self) -> None:
-        """In a forked child: forget the parent's connection."""
-        self._client = None
+        """In a forked child: let go of the parent's connections; the client itself is costly to make and stays."""
+        if self._client is not None:
+            self._client.close()
 
     def start(self, spec: ContainerSpec) -> None:
         """See Sandbox."""

@@ -72,6 +72,14 @@ class Database:
                 {"lock": EVENT_LOCK, "pause": LONGEST_PAUSE},
             )
 
+    @contextmanager
+    def rehearsal(self) -> Iterator[Session]:
+        """A writing session of which nothing is kept and nothing is rung."""
+        with _translated(self.url), Session(self._writer, expire_on_commit=False) as session:
+            with self._turn, session.begin() as transaction:
+                yield session
+                transaction.rollback()
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections without closing them, take a lock of its own."""
         self.engine.dispose(close=False)
