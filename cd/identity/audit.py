@@ -31,7 +31,7 @@ def append(session: Session, actor: str, action: str, subject: str, **detail: An
         actor=_text(actor)[:64],
         action=action,
         subject=_text(subject),
-        detail=json.loads(_text(json.dumps(detail))),
+        detail=json.loads(_text(json.dumps(detail, ensure_ascii=False))),
         previous=previous,
     )
     entry.hash = _hash(entry)
@@ -41,7 +41,8 @@ def append(session: Session, actor: str, action: str, subject: str, **detail: An
 
 
 def _text(value: str) -> str:
-    """PostgreSQL takes no NUL, in JSON neither."""
+    """PostgreSQL takes no NUL, in JSON neither, and half a surrogate pair is no text at all."""
+    value = value.encode(errors="replace").decode()
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\\u0000", "\\ufffd")
 
 
@@ -53,12 +54,13 @@ def _hash(entry: AuditEntry) -> str:
 def verify(session: Session) -> str | None:
     """Follow the chain from its beginning to the end that was noted: what is broken, or None."""
     previous, last = FIRST, 0
-    for entry in session.scalars(select(AuditEntry).order_by(AuditEntry.id).execution_options(yield_per=500)):
-        if entry.previous != previous:
-            return f"entry {entry.id} does not follow the one before it: something was removed or put between"
-        if entry.hash != _hash(entry):
-            return f"entry {entry.id} was changed after it was written"
-        previous, last = entry.hash, entry.id
+    with session.scalars(select(AuditEntry).order_by(AuditEntry.id).execution_options(yield_per=500)) as entries:
+        for entry in entries:
+            if entry.previous != previous:
+                return f"entry {entry.id} does not follow the one before it: something was removed or put between"
+            if entry.hash != _hash(entry):
+                return f"entry {entry.id} was changed after it was written"
+            previous, last = entry.hash, entry.id
     noted = session.get(Fact, END)
     if (noted.value if noted else "") != (f"{last} {previous}" if last else ""):
         return f"the log does not end as it should after entry {last}: entries were cut off, or its end was changed"

@@ -39,6 +39,8 @@ class Vault:
             blob[ID_BYTES : ID_BYTES + NONCE_BYTES],
             blob[ID_BYTES + NONCE_BYTES :],
         )
+        if len(blob) < ID_BYTES + NONCE_BYTES:
+            raise ServiceError(f"the secret of {about} was cut off", retryable=False)
         if key_id != self._id:
             raise ServiceError(
                 f"the secret of {about} was encrypted with another key",

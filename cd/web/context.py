@@ -12,7 +12,7 @@ from flask import Flask, Response, after_this_request, current_app, g, request
 from flask import session as form_session
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
-from cd.errors import Forbidden, Unauthorized, UserError
+from cd.errors import Forbidden, NotFound, Unauthorized, UserError
 from cd.identity import audit, sessions, tokens
 from cd.identity.people import Person, Role
 from cd.web import login
@@ -24,6 +24,9 @@ log = structlog.get_logger()
 
 COOKIE = "towpath_session"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Ids and numbers in addresses go up to this.
+MOST = (1 << 31) - 1
 
 View = TypeVar("View", bound=Callable[..., Any])
 csrf = CSRFProtect()
@@ -114,6 +117,8 @@ def guard() -> None:
     """Before each request: is there a rule, does the person fit it, does the form come from our own page."""
     if request.endpoint is None:
         return
+    if any(_cannot_be(value) for value in (request.view_args or {}).values()):
+        raise NotFound("there is nothing at this address")
     rule = access_of(current_app, request.endpoint)
     if rule is None:
         log.error("access.no_rule", endpoint=request.endpoint)
@@ -122,6 +127,11 @@ def guard() -> None:
         _check_role(rule.role)
     if rule.csrf and request.method not in SAFE:
         _check_form()
+
+
+def _cannot_be(value: Any) -> bool:
+    """Names and numbers that no row can have, and that some databases take badly."""
+    return value > MOST if isinstance(value, int) else "\0" in str(value)
 
 
 def _check_role(role: Role) -> None:

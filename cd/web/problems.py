@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, json, redirect, request
 from flask.typing import ResponseReturnValue
 from markupsafe import escape
 from pydantic import BaseModel, Field, ValidationError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from cd.documents import DocumentError
@@ -82,6 +82,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(TowpathError, _towpath)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(IntegrityError, _twice)
+    app.register_error_handler(DataError, _unstorable)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -122,6 +123,11 @@ def _http(error: HTTPException) -> ResponseReturnValue:
 def _twice(error: IntegrityError) -> ResponseReturnValue:
     log.warning("request.conflict", path=request.path, error=str(error.orig))
     return _said(make(409, "somebody else made the same at the same time", remedy="look at it again"))
+
+
+def _unstorable(error: DataError) -> ResponseReturnValue:
+    log.warning("request.unstorable", path=request.path, error=str(error.orig))
+    return _said(make(400, "a value can't be stored", remedy="leave out NUL characters, make it shorter or smaller"))
 
 
 def _unexpected(error: Exception) -> ResponseReturnValue:
