@@ -72,6 +72,12 @@ class Builder:
             self._client = docker.APIClient(version="1.41", timeout=60, **kwargs)
         return self._client
 
+    def close(self) -> None:
+        """Give the connection back; the next use opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def image_id(self, name: str) -> str | None:
         """Id of the image of that name, digest or id on the engine. Raises ServiceError."""
         with translated():

@@ -29,6 +29,8 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~%:+-]*")
 _PATH = re.compile(r"/[A-Za-z0-9_.~%+@/,=:-]+")
 #: What git allows in a ref and we don't: it has a meaning to a shell, and refs end up in people's scripts.
 _RISKY = re.compile(r"[\x00-\x20\x7f~^:?*\[\\$`;|&<>()'\"]")
+#: urlsplit drops tabs and newlines without a word.
+_PLAIN = re.compile(r"[!-~]{1,2000}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@']+(?=@)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -55,6 +57,8 @@ class Place:
 def check_url(url: str, internal_hosts: Collection[str] = frozenset()) -> Remote:
     """Look at a clone URL without asking the network. Raises UserError for what is never fetched from."""
     shown = redact(url)
+    if not _PLAIN.fullmatch(url):
+        raise _refused(shown, "a URL has no blanks and is at most 2,000 characters long")
     scp = _SCP.fullmatch(url)
     login = f"{scp['user']}@" if scp and scp["user"] else ""
     try:
