@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
-import itertools
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
-import click
-
 from cd.cli import output
 from cd.cli.client import Client, part
+from cd.cli.stepprinter import Lines, StepPrinter
 from cd.errors import ServiceError, TowpathError
 
 #: Seconds between two looks at a run.
@@ -22,38 +19,26 @@ LOOK = 0.5
 PATIENCE = 60.0
 ENDED = frozenset({"passed", "failed", "errored", "canceled", "superseded"})
 BEGUN = frozenset({"running", "passed", "failed", "errored", "canceled"})
-COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
-#: A longer line is printed in pieces, in characters.
-LONGEST = 1 << 16
 
 
 def lines(client: Client, run: str, step: str, follow: bool) -> Iterator[str]:
     """Lines of a step's log, fit for this terminal; with `follow` until the step has ended."""
-    colours = sys.stdout.isatty()
-    data = client.stream(f"{run}/steps/{part(step)}/log", follow="true" if follow else None)
-    for line in split(data):
+    colours, split = sys.stdout.isatty(), Lines()
+    for data in _stream(client, run, step, follow):
+        for line in split.add(data):
+            yield output.log_line(line, colours)
+    for line in split.add(b"", final=True):
         yield output.log_line(line, colours)
 
 
-def split(data: Iterable[bytes]) -> Iterator[str]:
-    """Bytes as lines, a piece at a time when there is no end to a line."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    rest = ""
-    for piece in itertools.chain(map(decoder.decode, data), [""]):
-        *whole, rest = (rest + piece).split("\n")
-        yield from whole
-        while len(rest) > LONGEST:
-            yield rest[:LONGEST]
-            rest = rest[LONGEST:]
-    if rest:
-        yield rest
+def _stream(client: Client, run: str, step: str, follow: bool) -> Iterator[bytes]:
+    return client.stream(f"{run}/steps/{part(step)}/log", follow="true" if follow else None)
 
 
 def follow(client: Client, run: str) -> Any:
     """Print what all steps of a run say until it has ended; returns the run as it is then."""
-    printer = Printer(client, run)
-    reached = monotonic()
-    pause = threading.Event()
+    followed = _Followed(client, run)
+    reached, pause = monotonic(), threading.Event()
     while True:
         try:
             told = client.get(run)
@@ -63,44 +48,43 @@ def follow(client: Client, run: str) -> Any:
                 raise
             pause.wait(LOOK)
             continue
-        printer.look(told["steps"])
+        followed.look(told["steps"])
         if told["state"] in ENDED:
-            printer.finish()
+            followed.finish()
             return told
         pause.wait(LOOK)
 
 
-class Printer:
-    """Prints each step's log from a thread of its own, line by line behind the step's name."""
+class _Followed:
+    """Prints each step's log from a thread of its own."""
 
     def __init__(self, client: Client, run: str) -> None:
         self._client, self._run = client, run
         self._threads: dict[str, threading.Thread] = {}
         self._told: set[str] = set()
-        self._width = 0
+        self._printer = StepPrinter((), sys.stdout)
 
     def look(self, steps: list[Any]) -> None:
         """Begin to follow what has begun, say what ended without having run."""
-        self._width = max((len(step["name"]) for step in steps), default=0)
+        self._printer.name([step["name"] for step in steps])
         for step in steps:
             name = step["name"]
             if step["state"] in BEGUN and step["attempt"] and name not in self._threads:
-                thread = threading.Thread(target=self._print, args=(name, len(self._threads)), daemon=True)
-                self._threads[name] = thread
-                thread.start()
+                self._threads[name] = threading.Thread(target=self._print, args=(name,), daemon=True)
+                self._threads[name].start()
             elif step["state"] in ("reused", "skipped") and name not in self._told:
                 self._told.add(name)
-                click.echo(f"{name:>{self._width}} │ {step['state']}: {output.plain(step['reason'])}")
+                self._printer.say(name, f"{step['state']}: {step['reason']}")
 
     def finish(self) -> None:
         """Wait until all logs are printed to their ends."""
         for thread in self._threads.values():
             thread.join()
+        self._printer.close()
 
-    def _print(self, name: str, number: int) -> None:
-        label = click.style(f"{name:>{self._width}} │", fg=COLOURS[number % len(COLOURS)])
+    def _print(self, name: str) -> None:
         try:
-            for line in lines(self._client, self._run, name, follow=True):
-                click.echo(f"{label} {line}")
+            for data in _stream(self._client, self._run, name, follow=True):
+                self._printer.write(name, data)
         except TowpathError as error:
-            click.echo(f"{label} the log broke off: {error}", err=True)
+            self._printer.say(name, f"the log broke off: {error}")
