@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cd.config import Settings
 from cd.identity.vault import Vault, load_key
@@ -70,7 +72,9 @@ class Services:
 def build(settings: Settings) -> Services:
     """Wire everything. Raises UserError for settings that can't be."""
     settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    connection = redis.Redis.from_url(settings.redis, socket_connect_timeout=2)
+    # A second try at once, for a connection that went stale; the client's own default waits up to 8 s, and nobody
+    # may wait that long for a doorbell.
+    connection = redis.Redis.from_url(settings.redis, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1))
     doorbell = Doorbell(connection)
     database = Database(settings.database, doorbell)
     return Services(

@@ -122,7 +122,7 @@ class Postgres:
     def create(self, template: str = "template1") -> str:
         """Name of a fresh database."""
         name = f"t{next(self._numbers)}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
     def drop(self, name: str) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +22,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from cd.errors import StaleWrite
+from cd.errors import ServiceError, StaleWrite
 from cd.pipeline.records import LogChunk
 from cd.store.database import Database
 
@@ -136,6 +136,7 @@ class LogStore:
         try:
             answer: Any = self._live.xread({_stream(step_id, attempt): last}, count=50, block=max(1, int(wait * 1000)))
         except redis.RedisError:
+            sleep(min(wait, CHUNK_SECONDS))  # until the next chunk may be stored
             return last, []
         entries = answer[0][1] if answer else []
         pieces = [(int(fields[b"at"]), fields[b"data"]) for _, fields in entries]
@@ -153,8 +154,13 @@ class LogStore:
         """Keep bytes for good; returns the newlines in them. A second writer at the same place is refused."""
         blob = f"log/{writer.step_id}/{writer.attempt}/{start}-{writer.fence}.zst"
         path = f"{self._root}/{blob}"
-        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        self._files.pipe_file(path, zstandard.compress(data, 3))
+        try:
+            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._files.pipe_file(path, zstandard.compress(data, 3))
+        except OSError as error:
+            raise ServiceError(
+                f"the log can't be stored: {error.strerror or error}", remedy="see to the place of TOWPATH_BLOBS_URL"
+            ) from error
         lines = data.count(b"\n")
         with self._database.write() as session, _one_writer(writer):
             session.add(
