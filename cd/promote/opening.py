@@ -9,7 +9,7 @@ from cd.identity import audit
 from cd.pipeline.records import Project
 from cd.promote.gates import TOWPATH, fingerprint
 from cd.promote.policy import stored
-from cd.promote.progress import branch_of, leave, lock, refresh, stays
+from cd.promote.progress import branch_of, leave, lock, pending, refresh, stays
 from cd.promote.records import Environment, Promotion, Release
 from cd.promote.states import PENDING
 from cd.store import events
@@ -41,18 +41,17 @@ def follow(session: Session, release: Release) -> None:
 
 def _outdated(session: Session, environment: Environment, release: Release) -> bool:
     """Whether a release of a later run is there, or on its way, already."""
-    newer = session.scalar(
-        select(Promotion.id)
-        .join(Release, Release.id == Promotion.release_id)
+    newest = session.execute(
+        select(Promotion.release_id)
         .where(
             Promotion.environment_id == environment.id,
             Promotion.kind == "promote",
             Promotion.state.in_(AHEAD),
-            Release.run_number > release.run_number,
         )
+        .order_by(Promotion.id.desc())
         .limit(1)
-    )
-    return newer is not None
+    ).scalar_one_or_none()
+    return newest is not None and session.get_one(Release, newest).run_number > release.run_number
 
 
 def open_promotion(
@@ -88,18 +87,10 @@ def open_promotion(
 
 
 def _supersede(session: Session, environment: Environment, release: Release) -> None:
-    older = session.scalars(
-        select(Promotion)
-        .join(Release, Release.id == Promotion.release_id)
-        .where(
-            Promotion.environment_id == environment.id,
-            Promotion.kind == "promote",
-            Promotion.state.in_(PENDING),
-            Release.run_number < release.run_number,
-        )
-    ).all()
-    for promotion in older:
-        leave(session, promotion, "superseded", f"release #{release.number} is newer")
+    for promotion in pending(session, environment.id):
+        other = session.get_one(Release, promotion.release_id)
+        if promotion.kind == "promote" and other.run_number < release.run_number:
+            leave(session, promotion, "superseded", f"release #{release.number} is newer")
 
 
 def record(

@@ -118,7 +118,7 @@ def sweep(session: Session, at: datetime) -> None:
     due = and_(Promotion.state.in_(("waiting", "awaiting_approval")), Promotion.due_at <= at)
     found = session.execute(
         select(Promotion.id, Promotion.environment_id)
-        .where(or_(due, Promotion.state == "queued"))
+        .where(progress.opened(), or_(due, Promotion.state == "queued"))
         .order_by(Promotion.environment_id, Promotion.id)
     ).all()
     for promotion_id, environment_id in found:
@@ -196,10 +196,10 @@ def _live(session: Session, environment: Environment) -> Deployment | None:
 def _refuse_twice(session: Session, environment: Environment, release: Release, kind: str) -> None:
     twin = session.scalar(
         select(Promotion.id).where(
+            progress.opened(),
             Promotion.environment_id == environment.id,
             Promotion.release_id == release.id,
             Promotion.kind == kind,
-            Promotion.state.notin_(PROMOTION.terminal),
         )
     )
     if twin is not None:

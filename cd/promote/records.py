@@ -11,6 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from cd.store.base import Base, UTCDateTime
 from cd.store.records import Id
 
+#: Promotions that have not ended, in the words of the index that finds them among all that have.
+OPEN = "state IN ('waiting', 'awaiting_approval', 'queued', 'deploying', 'verifying', 'rolling_back')"
+
 
 class Environment(Base):
     """A place where a project's releases run, with the policy that guards it."""
@@ -87,12 +90,8 @@ class Promotion(Base):
         Index(
             "ix_promotion_open",
             "state",
-            sqlite_where=text(
-                "state IN ('waiting', 'awaiting_approval', 'queued', 'deploying', 'verifying', 'rolling_back')"
-            ),
-            postgresql_where=text(
-                "state IN ('waiting', 'awaiting_approval', 'queued', 'deploying', 'verifying', 'rolling_back')"
-            ),
+            sqlite_where=text(OPEN),
+            postgresql_where=text(OPEN),
         ),
     )
 
