@@ -28,6 +28,7 @@ def rehearse(services: Services) -> None:
     with services.database.rehearsal() as session:
         _play(session, services)
     services.sandbox.after_fork()
+    services.builder.prepare()  # probing for a build tool takes 60 ms: once here, not in each fork
 
 
 def _play(session: Session, services: Services) -> None:
