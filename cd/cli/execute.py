@@ -117,18 +117,27 @@ def _build(settings: Settings, taken: Snapshot, pipeline: Pipeline, printer: Ste
     from cd.pipeline.builder import Builder, BuildRequest
 
     parsed = taken.dockerfile(pipeline.image)
-    name = hashlib.sha256(str(taken.root).encode()).hexdigest()[:12]
     request = BuildRequest(
         files=taken.files,
         spec=pipeline.image,
         dockerfile=parsed,
         targets=wanted_targets(pipeline, parsed),
-        tag=f"towpath/{PROJECT}:{name}",
+        tag=tag(taken.root),
         labels={"towpath.project": PROJECT},
-        namespace=f"towpath-{PROJECT}-{name}",
+        namespace=tag(taken.root).replace("/", "-").replace(":", "-"),
     )
     builder = Builder(settings.docker_host, timeout=settings.build_timeout)
-    return builder.build(request, lambda data: printer.write("build", data), lambda: False)
+    try:
+        return builder.build(request, lambda data: printer.write("build", data), lambda: False)
+    finally:
+        builder.close()
+
+
+def tag(root: Path) -> str:
+    """Name and tag of the image of one working tree; the next build of the same takes it over."""
+    from cd.cli.localrun import PROJECT
+
+    return f"towpath/{PROJECT}:{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
 
 
 def _show(result: Result) -> None:

@@ -176,7 +176,7 @@ def web(home: Path | None, bind: str | None) -> None:
 
 @click.command()
 @home_option
-@click.option("--queue", type=click.Choice(["work", "deploy"]), default="work", show_default=True)
+@click.option("--queue", type=click.Choice(["work", "deploy"]), default="work", show_default=True, help="Whose tasks.")
 @click.option("--name", default="", help="Name of this worker; one that starts under it again resumes its work.")
 def worker(home: Path | None, queue: str, name: str) -> None:
     """Run one worker process; builds and stages, or with `--queue deploy` deployments."""
