@@ -103,8 +103,11 @@ class Hub:
             self._listeners -= 1
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; takes up to `LOOK` seconds."""
         self._closed.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def last(self) -> int:
         """Id of the newest event."""

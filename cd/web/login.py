@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from time import time
+import threading
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import redis
@@ -22,8 +22,9 @@ log = structlog.get_logger()
 #: Failed attempts that one address may make for one user in `SECONDS`.
 ATTEMPTS, SECONDS = 10, 60
 
-#: Counts of this process while Redis is away, by key and minute.
-_own: Counter[tuple[str, int]] = Counter()
+#: Counts of this process while Redis is away, each with the time at which it begins anew.
+_own: dict[str, tuple[int, float]] = {}
+_turn = threading.Lock()
 
 
 class TooMany(UserError):
@@ -58,8 +59,10 @@ def _count(connection: redis.Redis, key: str, step: int) -> int:
 
 
 def _count_here(key: str, step: int) -> int:
-    minute = int(time() // SECONDS)
-    if len(_own) > 10_000 or any(known != minute for _, known in list(_own)[:1]):
-        _own.clear()
-    _own[key, minute] += step
-    return _own[key, minute]
+    at = monotonic()
+    with _turn:
+        for known in [known for known, (_, until) in _own.items() if until < at]:
+            del _own[known]
+        count, until = _own.get(key, (0, at + SECONDS))
+        _own[key] = count + step, until
+        return count + step

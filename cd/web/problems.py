@@ -83,6 +83,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(IntegrityError, _twice)
     app.register_error_handler(DataError, _unstorable)
+    app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -110,7 +111,7 @@ def _http(error: HTTPException) -> ResponseReturnValue:
         return error.get_response()
     detail = error.description or HTTPStatus(error.code).phrase
     if isinstance(error, RequestEntityTooLarge):
-        detail = f"the body is over {(request.max_content_length or 0) >> 10} KiB"
+        detail = f"the body is over {(current_app.config['MAX_CONTENT_LENGTH'] or 0) >> 10} KiB"
     elif error.code == 404:
         detail = "there is nothing at this address"
     response = _said(make(error.code, detail))
@@ -128,6 +129,11 @@ def _twice(error: IntegrityError) -> ResponseReturnValue:
 def _unstorable(error: DataError) -> ResponseReturnValue:
     log.warning("request.unstorable", path=request.path, error=str(error.orig))
     return _said(make(400, "a value can't be stored", remedy="leave out NUL characters, make it shorter or smaller"))
+
+
+def _too_deep(error: RecursionError) -> ResponseReturnValue:
+    log.warning("request.too_deep", path=request.path, exc_info=error)
+    return _said(make(400, "the body is nested too deeply", remedy="make it flatter"))
 
 
 def _unexpected(error: Exception) -> ResponseReturnValue:
