@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from sqlalchemy import JSON, Date, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, Date, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from cd.store.base import Base, UTCDateTime
 from cd.store.records import Id
+
+#: Deliveries that say where a ref is: those that started a run, and the ref's deletion.
+COUNTS = text("outcome = 'run' OR sha IS NULL")
 
 
 class Delivery(Base):
@@ -39,8 +42,8 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("project_id", "delivery_id"),
         Index("ix_delivery_project_received", "project_id", "received_at"),
-        Index("ix_delivery_ref", "project_id", "ref", "id"),
-        Index("ix_delivery_before", "project_id", "before"),
+        Index("ix_delivery_newest", "project_id", "ref", "id", sqlite_where=COUNTS, postgresql_where=COUNTS),
+        Index("ix_delivery_before", "project_id", "ref", "before"),
     )
 
 

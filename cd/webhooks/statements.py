@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import String, bindparam, exists, insert, literal, or_, select, true
+from sqlalchemy import String, bindparam, exists, insert, literal, literal_column, or_, select, true
 from sqlalchemy.orm import Session
 
 from cd.errors import NotFound
@@ -72,7 +72,8 @@ _same = (
 _of_ref = (Delivery.project_id == _project) & (Delivery.ref == _ref)
 _newest = (
     select(Delivery.id, Delivery.sha, Delivery.before, Delivery.pushed_at)
-    .where(_of_ref, or_(Delivery.outcome == "run", Delivery.sha.is_(None)))
+    # Written as the index has it, or the index would not be used.
+    .where(_of_ref, or_(Delivery.outcome == literal_column("'run'"), Delivery.sha.is_(None)))
     .order_by(Delivery.id.desc())
     .limit(1)
     .subquery("newest")

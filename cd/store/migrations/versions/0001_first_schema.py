@@ -229,8 +229,14 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.create_index("ix_delivery_project_received", ["project_id", "received_at"], unique=False)
-        batch_op.create_index("ix_delivery_ref", ["project_id", "ref", "id"], unique=False)
-        batch_op.create_index("ix_delivery_before", ["project_id", "before"], unique=False)
+        batch_op.create_index(
+            "ix_delivery_newest",
+            ["project_id", "ref", "id"],
+            unique=False,
+            sqlite_where=sa.text("outcome = 'run' OR sha IS NULL"),
+            postgresql_where=sa.text("outcome = 'run' OR sha IS NULL"),
+        )
+        batch_op.create_index("ix_delivery_before", ["project_id", "ref", "before"], unique=False)
 
     op.create_table(
         "image",
@@ -455,7 +461,7 @@ def downgrade() -> None:
     op.drop_table("image")
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.drop_index("ix_delivery_before")
-        batch_op.drop_index("ix_delivery_ref")
+        batch_op.drop_index("ix_delivery_newest")
         batch_op.drop_index("ix_delivery_project_received")
 
     op.drop_table("delivery")
