@@ -61,7 +61,15 @@ def app(services: Services) -> Iterator[Flask]:
     made.extensions[live.HUB].close()
 
 
-VALUES = {"slug": "demo", "project": "demo", "name": "dev", "step": "build", "username": "nobody", "version": "x"}
+VALUES = {
+    "slug": "demo",
+    "project": "demo",
+    "name": "dev",
+    "step": "build",
+    "username": "nobody",
+    "version": "x",
+    "token": 999,
+}
 
 
 def calls(app: Flask) -> Iterator[tuple[str, str, Rule]]:
