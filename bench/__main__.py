@@ -39,4 +39,5 @@ def main() -> int:
     return 0 if all(figure.reached for figure in figures) else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,13 +17,16 @@ from cd.wiring import Services
 def run(services: Services, *, queue: str = WORK, name: str = "", rehearsed: bool = False) -> None:
     """Work until told to stop (SIGTERM: after the present job). Raises ServiceError when the engine is absent.
 
-    `rehearsed`: the process that this one was forked from has done so. A worker that starts under the name of one that died frees what that one had claimed.
+    `rehearsed`: the process that this one was forked from has done so. A worker that starts under the name of one
+    that died frees what that one had claimed.
     """
     tasks.Process.services = services
     tasks.Process.name = name or f"{socket.gethostname()}-{os.getpid()}"
     services.sandbox.ping()
     if not rehearsed:
         rehearse(services)
+        gc.collect()
+        gc.freeze()  # the children share these pages for as long as nobody writes to them
     _release(services)
     worker = TaskWorker(
         queue,
@@ -33,8 +36,6 @@ def run(services: Services, *, queue: str = WORK, name: str = "", rehearsed: boo
         prepare=tasks.prepare,
         lost=lambda: _release(services),
     )
-    gc.collect()
-    gc.freeze()  # the children share these pages for as long as nobody writes to them
     worker.work(logging_level="WARNING")
 
 

@@ -1,21 +1,22 @@
-"""The web process: API, webhooks and pages in one application, served by gunicorn."""
+"""The web process: API, webhooks and pages in one application, served by waitress."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import Any
+import signal
+import socket
 
 from flask import Flask
-from gunicorn.app.base import BaseApplication
+from waitress.server import create_server
 
 import ui
 from cd import wiring
 from cd.config import Settings
-from cd.queue.worker import die_with_parent
-from cd.store import migrations
 from cd.web.app import create_app
+from cd.webhooks.views import MAX_BODY
 from cd.wiring import Services
+
+#: Seconds after which a connection that says nothing is closed.
+IDLE = 30
 
 
 def application(services: Services) -> Flask:
@@ -26,48 +27,32 @@ def application(services: Services) -> Flask:
 
 
 def create() -> Flask:
-    """For any WSGI server: `gunicorn "cd.wsgi:create()"`, settings from the environment."""
+    """For any WSGI server: the application `cd.wsgi:create()`, with settings from the environment."""
+    from cd.store import migrations  # Alembic weighs several megabytes, and `towpath up` has no use for it here
+
     services = wiring.build(Settings())
     migrations.check(services.database)
     return application(services)
 
 
-class WebServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn with threads: an open page holds one for its events. `listen` is gunicorn's bind."""
-
-    def __init__(self, settings: Settings, load: Callable[[], Flask], listen: str) -> None:
-        self._settings, self._load, self._listen = settings, load, listen
-        super().__init__()
-
-    def load_config(self) -> None:
-        """Called by gunicorn."""
-        options: dict[str, Any] = {
-            "bind": self._listen,
-            "workers": 1,
-            "worker_class": "gthread",
-            "threads": self._settings.web_threads,
-            "worker_connections": 2000,
-            "keepalive": 15,
-            # With open event streams the default grace would be 30 s for every stop.
-            "graceful_timeout": 3,
-            "control_socket_disable": True,
-            "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108 - gunicorn's heartbeat
-            "loglevel": "warning",
-            "limit_request_line": 8190,
-            "post_fork": _post_fork,
-        }
-        for name, value in options.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> Flask:
-        """Called by gunicorn in its worker."""
-        return self._load()
+def serve(services: Services, listener: socket.socket) -> None:
+    """Serve on a bound socket until SIGTERM. Each open event stream holds one of the threads."""
+    server = create_server(
+        application(services),
+        sockets=[listener],
+        threads=services.settings.web_threads,
+        # A little more than a webhook may be, so that its view can refuse it with a reason.
+        max_request_body_size=MAX_BODY + (1 << 20),
+        connection_limit=2000,
+        channel_timeout=IDLE,
+        backlog=2048,
+        ident=None,
+        expose_tracebacks=False,
+        clear_untrusted_proxy_headers=False,  # `trusted_proxies` decides; see cd.web.app
+    )
+    signal.signal(signal.SIGTERM, lambda *_: _leave())
+    server.run()
 
 
-def _post_fork(server: Any, worker: Any) -> None:
-    die_with_parent(server.pid)
-
-
-def serve(settings: Settings, load: Callable[[], Flask], listen: str = "") -> None:
-    """Serve until told to stop. `listen`: host:port, or fd://N for a socket that is bound already."""
-    WebServer(settings, load, listen or settings.bind).run()
+def _leave() -> None:
+    raise SystemExit(0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from cd.identity import users
 from cd.pipeline import projects
 from cd.queue.doorbell import DEPLOY, WORK
 from cd.rehearsal import rehearse
-from cd.store import migrations
 from cd.wiring import Services
 
 home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder for everything that is kept.")
@@ -73,15 +73,14 @@ def _run_group(services: Services, listener: socket.socket) -> None:
             redis_server.program()
             group.add("redis", lambda: redis_server.run(settings.folder / "redis.sock"))
         redis_server.wait(services.redis)
-        _prepare(services)
+        _in_fork(lambda: _prepare(services))
         rehearse(services)
         # Nothing may be open at a fork: children make their own connections.
         services.redis.connection_pool.disconnect()
         services.database.close()
         gc.collect()
         gc.freeze()
-        listen = f"fd://{listener.fileno()}"
-        group.add("web", lambda: wsgi.serve(settings, lambda: _application(services), listen))
+        group.add("web", lambda: wsgi.serve(services, listener))
         group.add("scheduler", lambda: scheduling.Scheduler(services).run())
         name = f"{socket.gethostname()}-{settings.folder}"
         for number in range(1, settings.workers + 1):
@@ -95,17 +94,32 @@ def _run_group(services: Services, listener: socket.socket) -> None:
     group.run()
 
 
-def _application(services: Services) -> Any:
-    from cd import wsgi
-
-    return wsgi.application(services)
-
-
 def _worker(services: Services, queue: str, name: str) -> Any:
     return lambda: working.run(services, queue=queue, name=name, rehearsed=True)
 
 
+def _in_fork(body: Callable[[], None]) -> None:
+    """Do something once in a process of its own: what it loads (Alembic) must not weigh on all the others."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with _plain_errors():
+                body()
+            code = 0
+        except SystemExit as leave:
+            code = leave.code if isinstance(leave.code, int) else 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise SystemExit(1)
+
+
 def _prepare(services: Services) -> None:
+    from cd.store import migrations
+
     migrations.upgrade(services.database)
     with services.database.write() as session:
         password = users.first_admin(session)
@@ -146,12 +160,13 @@ def _listener(bind: str) -> Iterator[socket.socket]:
                 remedy="stop what uses the port, or choose another one with --bind",
             ) from error
         listener.listen(2048)
-        listener.set_inheritable(True)
         yield listener
 
 
 def _ready(settings: Settings) -> Services:
     """For a process of its own: everything that it stands on must be there."""
+    from cd.store import migrations
+
     services = wiring.build(settings)
     redis_server.wait(services.redis, 2.0)
     migrations.check(services.database)
@@ -171,7 +186,7 @@ def web(home: Path | None, bind: str | None) -> None:
         with _listener(settings.bind) as listener:
             from cd import wsgi
 
-            wsgi.serve(settings, lambda: _application(services), f"fd://{listener.fileno()}")
+            wsgi.serve(services, listener)
 
 
 @click.command()
@@ -197,6 +212,8 @@ def scheduler(home: Path | None) -> None:
 @home_option
 def migrate(home: Path | None) -> None:
     """Bring the database to the newest schema."""
+    from cd.store import migrations
+
     with _plain_errors():
         services = wiring.build(_settings(home=home))
         migrations.upgrade(services.database)
