@@ -131,7 +131,7 @@ def _error(answer: httpx.Response, url: str, name: str = "") -> Exception:
         detail = str(told["detail"])
     except (ValueError, KeyError, TypeError):
         return _stranger(url, answer.status_code)
-    if told.get("faults"):
+    if any("line" in fault for fault in told.get("faults", ())):
         return _document_error(told, name)
     if answer.status_code >= 500:
         return ServiceError(detail, remedy=told.get("remedy", ""))

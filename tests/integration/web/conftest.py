@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cd.identity import tokens, users
 from cd.identity.people import Role
 from cd.pipeline import projects
 from cd.pipeline.records import Project
+from cd.store.database import Database
 from cd.web import context, live
 from cd.web.app import create_app
 from cd.web.context import access
@@ -28,11 +28,16 @@ Clients = dict[str, FlaskClient]
 
 
 @pytest.fixture
-def services(
-    tmp_path: Path, _sqlite_template: Path, redis_server: str, redis_client: redis.Redis
-) -> Iterator[Services]:
-    shutil.copy(_sqlite_template, tmp_path / "towpath.db")
-    made = wiring.build(Settings(home=tmp_path, redis_url=redis_server, public_url="http://towpath.test"))
+def database_url(sqlite_database: Database) -> str:
+    return sqlite_database.url
+
+
+@pytest.fixture
+def services(tmp_path: Path, database_url: str, redis_server: str, redis_client: redis.Redis) -> Iterator[Services]:
+    settings = Settings(
+        home=tmp_path, database_url=database_url, redis_url=redis_server, public_url="http://towpath.test"
+    )
+    made = wiring.build(settings)
     yield made
     made.database.close()
     made.redis.close()

@@ -23,11 +23,19 @@ from cd.promote.deployments import Deployer
 from cd.promote.targets.fake import FakeTarget
 from cd.store import facts, tasks
 from cd.store.base import now
+from cd.store.database import Database
 from cd.store.records import Task
 from cd.store.states import move
 from cd.wiring import Services
 
 Clients = dict[str, FlaskClient]
+
+
+@pytest.fixture
+def database_url(database: Database) -> str:
+    """All of this on SQLite and on PostgreSQL."""
+    return database.url
+
 
 ENVIRONMENTS = """
 environments:
