@@ -16,7 +16,7 @@ class ServerTest(unittest.TestCase):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), app.Handler)
         self.addCleanup(self.server.server_close)
         self.addCleanup(self.server.shutdown)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def test_page(self):
