@@ -147,7 +147,11 @@ def _said(problem: Problem) -> Response:
         return answer(problem)
     page: Page = current_app.extensions.get(PAGE, _plain)
     text = f"{problem.where}: {problem.detail}" if problem.where else problem.detail
-    return current_app.make_response(page(problem.status, text, problem.remedy))
+    try:
+        return current_app.make_response(page(problem.status, text, problem.remedy))
+    except Exception as error:  # noqa: BLE001 - the menu of a page may need the very thing that is away
+        log.warning("request.no_error_page", error=str(error))
+        return current_app.make_response(_plain(problem.status, text, problem.remedy))
 
 
 def _plain(status: int, message: str, remedy: str) -> ResponseReturnValue:

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 from cd.errors import ServiceError, StaleWrite, UserError
 from cd.pipeline.records import Project
 from cd.web.context import access
+from cd.web.problems import PAGE
 
 
 def problem(answer: TestResponse, status: int) -> dict[str, Any]:
@@ -110,6 +111,16 @@ def test_error_pages_show_text_from_outside_as_text(app: Flask, anonymous: Flask
 
     app.add_url_rule("/broken", "broken", broken)
     assert "<script>alert" not in anonymous.get("/broken").text
+
+
+def test_an_error_page_that_breaks_itself_is_left_out(app: Flask, anonymous: FlaskClient) -> None:
+    def page(status: int, message: str, remedy: str) -> str:
+        raise ServiceError("the database is away")
+
+    app.extensions[PAGE] = page
+    answer = anonymous.get("/nothing")
+    assert answer.status_code == 404
+    assert "nothing at this address" in answer.text
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/login", "/api/v1/projects", "/nothing", "/api/v1/openapi.json"])
