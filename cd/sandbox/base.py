@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from cd.errors import TowpathError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -64,6 +66,8 @@ class Sandbox(Protocol):
     output from its beginning and drops what the caller has, `remove` is content when nothing is there. Whoever
     fails in between leaves the container as it is; `find` finds it by its labels.
 
+    Output comes live line by line; what is not UTF-8 may come as U+FFFD, the same each time.
+
     All raise ServiceError when the engine can't be reached or forgets a container.
     """
 
@@ -82,8 +86,8 @@ class Sandbox(Protocol):
         """Pass the output on until the container has ended.
 
         `skip` bytes at the beginning are dropped. `timeout` seconds count from the container's own start; when
-        they are over, or `canceled()` (asked twice a second) is true, it is killed. What `write` raises ends the
-        following and leaves the container alone.
+        they are over, or `canceled()` (asked twice a second) is true, it is killed; a `canceled` that raises one of
+        our errors says nothing. What `write` raises ends the following and leaves the container alone.
         """
 
     def remove(self, name: str) -> None:
@@ -94,3 +98,11 @@ class Sandbox(Protocol):
 
     def ping(self) -> None:
         """Raises ServiceError, with what to do, unless the engine answers."""
+
+
+def is_canceled(asked: Callable[[], bool]) -> bool:
+    """The answer; no when the question fails, since who is asked may be away for a while."""
+    try:
+        return asked()
+    except TowpathError:
+        return False

@@ -11,17 +11,24 @@ from typing import Any
 
 import docker
 import requests
+import structlog
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 
 from cd.errors import ServiceError
-from cd.sandbox.base import ContainerSpec, Found, StageResult
+from cd.sandbox.base import ContainerSpec, Found, StageResult, is_canceled
 from cd.sandbox.options import create_request
+
+log = structlog.get_logger()
 
 #: Seconds between two looks at deadline and cancellation while a container runs.
 LOOK = 0.5
 #: Exit codes of a shell for "can't be executed" and "not found", which the engine uses as well.
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+#: Exit code after SIGKILL.
+KILLED = 137
+#: So many entries at the end of a log are looked at again when it has ended; one is a line, or 16 KiB of it.
+TAIL = 256
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -64,11 +71,14 @@ class DockerSandbox:
             except APIError as error:
                 if error.status_code != requests.codes.conflict:
                     raise
-                name = spec.name  # it exists: made by us before a crash, or by another worker just now
+                # It exists: made by us before a crash, or by another worker just now. Starting what has ended already
+                # would run it a second time.
+                if self.api.inspect_container(spec.name)["State"]["Status"] != "created":
+                    return
+                name = spec.name
             self._start(name, spec.name)
 
     def _start(self, container: str, name: str) -> None:
-        state = None
         try:
             self.api.start(container)
         except NotFound:
@@ -95,47 +105,63 @@ class DockerSandbox:
         canceled: Callable[[], bool],
     ) -> StageResult:
         """See Sandbox."""
-        with translated():
-            watch = _Watch(self, name, timeout, canceled)
-            try:
-                for data in self._output(name):
-                    if skip >= len(data):
-                        skip -= len(data)
-                    else:
-                        write(data[skip:])
-                        skip = 0
-            finally:
-                watch.stop()
-            return self._result(name, watch)
+        watch = _Watch(self, name, timeout, canceled)
+        try:
+            for data in self._output(name):
+                if skip < len(data):
+                    write(data[skip:])
+                skip = max(0, skip - len(data))
+        finally:
+            watch.stop()
+        return self._result(name, watch)
 
     def _output(self, name: str) -> Iterator[bytes]:
         """Both streams in the order of the log file, from the container's first byte to its end."""
-        url = self.api._url("/containers/{0}/logs", name)
-        params = {"stdout": 1, "stderr": 1, "follow": 1}
-        response = self.api._get(url, params=params, stream=True, timeout=None)
-        self.api._raise_for_status(response)
-        with contextlib.closing(response):
-            while header := _exactly(response.raw, 8):
-                left = struct.unpack(">xxxxL", header)[0]
-                while left:
-                    data = response.raw.read(min(left, 1 << 16))
-                    if not data:
-                        raise ServiceError("the engine ended a container's output in the middle")
-                    left -= len(data)
-                    yield data
+        last, position = b"", 0
+        for last in self._frames(name, follow=1):
+            data = _text(last)
+            position += len(data)
+            yield data
+        yield from self._rest(name, last, position)
+
+    def _rest(self, name: str, last: bytes, position: int) -> Iterator[bytes]:
+        """What the engine wrote after it had stopped to follow, as it does now and then when a container ends."""
+        with translated():
+            self.api.wait(name, timeout=60)
+        tail = list(self._frames(name, tail=TAIL))
+        if last in tail:
+            yield from map(_text, tail[tail.index(last) + 1 :])
+            return
+        for frame in self._frames(name) if tail else ():
+            data = _text(frame)
+            yield data[position:]
+            position = max(0, position - len(data))
+
+    def _frames(self, name: str, **params: int) -> Iterator[bytes]:
+        """Entries of the log with their times, which tell equal lines apart."""
+        with translated():
+            url = self.api._url("/containers/{0}/logs", name)
+            wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, **params}
+            response = self.api._get(url, params=wanted, stream=True, timeout=None)
+            self.api._raise_for_status(response)
+            with contextlib.closing(response):
+                while header := _exactly(response.raw, 8):
+                    yield _exactly(response.raw, struct.unpack(">xxxxL", header)[0])
 
     def _result(self, name: str, watch: _Watch) -> StageResult:
-        self.api.wait(name, timeout=60)
-        state = self.api.inspect_container(name)["State"]
+        with translated():
+            state = self.api.inspect_container(name)["State"]
         if state["Status"] == "created" and state["ExitCode"] not in (NOT_EXECUTABLE, NOT_FOUND):
             raise ServiceError(f"container {name} was never started")
-        code = state["ExitCode"]
+        code, oom = state["ExitCode"], bool(state["OOMKilled"])
         started, finished = _time(state["StartedAt"]), _time(state["FinishedAt"])
+        # The worker that killed it may have died right after.
+        too_long = code == KILLED and not oom and (finished - started).total_seconds() >= watch.timeout
         error = state.get("Error") or self._errors.pop(name, "")
         return StageResult(
             exit_code=code,
-            oom=bool(state["OOMKilled"]),
-            timed_out=watch.timed_out,
+            oom=oom,
+            timed_out=watch.timed_out or (too_long and not watch.canceled),
             canceled=watch.canceled,
             started_at=started if started > NEVER else datetime.now(UTC),
             finished_at=finished if finished > NEVER else datetime.now(UTC),
@@ -186,7 +212,8 @@ class _Watch:
 
     def __init__(self, sandbox: DockerSandbox, name: str, timeout: float, canceled: Callable[[], bool]) -> None:
         self.timed_out = self.canceled = False
-        self._sandbox, self._name, self._timeout, self._asked = sandbox, name, timeout, canceled
+        self.timeout = timeout
+        self._sandbox, self._name, self._asked = sandbox, name, canceled
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"watch-{name}", daemon=True)
         self._thread.start()
@@ -196,26 +223,21 @@ class _Watch:
         self._thread.join()
 
     def _work(self) -> None:
-        if self._stopped.wait(LOOK):
-            return
         # Only a container that lives for a while costs the question when it began.
         started: datetime | None = None
-        while True:
+        while not (self.timed_out or self.canceled or self._stopped.wait(LOOK)):
             try:
                 started = started or self._sandbox.started_at(self._name)
                 self._look(started)
-            except ServiceError:
-                return  # the engine or the container is gone; the thread that reads the output sees it too
-            if self.timed_out or self.canceled or self._stopped.wait(LOOK):
-                return
+            except ServiceError as error:
+                # The engine is away for a while, or the container is gone: who reads the output sees it too.
+                log.debug("sandbox.not_watched", container=self._name, error=str(error))
 
     def _look(self, started: datetime) -> None:
-        if (datetime.now(UTC) - started).total_seconds() >= self._timeout:
-            self.timed_out = True
-        elif self._asked():
-            self.canceled = True
-        if self.timed_out or self.canceled:
+        timed_out = (datetime.now(UTC) - started).total_seconds() >= self.timeout
+        if timed_out or is_canceled(self._asked):
             self._sandbox.kill(self._name)
+            self.timed_out, self.canceled = timed_out, not timed_out
 
 
 @contextlib.contextmanager
@@ -242,6 +264,11 @@ def _root(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _text(frame: bytes) -> bytes:
+    """An entry of a log without its time."""
+    return frame.partition(b" ")[2]
 
 
 def _exactly(stream: Any, size: int) -> bytes:
