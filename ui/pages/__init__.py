@@ -1,0 +1,1 @@
+"""The pages, one module each; `register` adds a module's routes to the blueprint."""
