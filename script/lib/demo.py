@@ -45,6 +45,8 @@ class Demo:
         self.installation = Installation(FOLDER, bind)
         self.work = FOLDER / "work"
         self.password = ""
+        #: Whether all that was promised is done, so that Ctrl-C is the good end.
+        self.done = False
 
     def start(self) -> None:
         """Towpath itself."""
@@ -166,6 +168,7 @@ Command     .venv/bin/towpath login {url} --username admin
 Ctrl-C ends it and takes everything down.""",
             flush=True,
         )
+        self.done = True
         while True:
             self.installation.check()
             time.sleep(1)
@@ -200,7 +203,7 @@ def run(bind: str, ends: bool) -> int:
             play(demo, ends)
             status = 0
     except Stopped:
-        status = 130 if ends else 0
+        status = 0 if demo.done else 130
     except (Failed, TowpathError, OSError) as error:
         print(f"\ndemo: {error}\n{demo.installation.tail()}", file=sys.stderr)
     finally:

@@ -156,7 +156,8 @@ class Installation:
         mine = f"label=towpath.instance={instance}"
         _remove(["docker", "rm", "--force", "--volumes"], _docker("ps", "--all", "--quiet", "--filter", mine))
         _remove(["docker", "network", "rm"], _docker("network", "ls", "--quiet", "--filter", mine))
-        _remove(["docker", "rmi", "--force"], [image for image in images if _docker("images", "--quiet", image)])
+        present = _docker("image", "inspect", "--format", "{{.Id}}", *images) if images else []
+        _remove(["docker", "rmi", "--force"], present)
 
     def _facts(self) -> tuple[str, list[str]] | None:
         path = self.home / "towpath.db"
