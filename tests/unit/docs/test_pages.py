@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from cd.config import Settings
+from cd.pipeline.definition import unsupported
+from cd.pipeline.parse import parse
 from cd.pipeline.states import RUN, STEP
+from cd.promote import policy
 from cd.promote.states import DEPLOYMENT, PROMOTION
 from cd.store.states import Machine
 
@@ -47,3 +50,24 @@ def default_of(name: str) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     return str(default) if default or default == 0 else ""
+
+
+def test_files_shown_are_taken_as_they_are() -> None:
+    pipelines = [*blocks("docs/pipeline-file.md"), (ROOT / "examples/demo/.towpath.yml").read_text()]
+    assert len(pipelines) == 2
+    assert [unsupported(parse(text.encode())) for text in pipelines] == [[], []]
+    policies = [*blocks("docs/environments.md"), (ROOT / "examples/demo/environments.yml").read_text()]
+    assert [[spec.name for spec in policy.parse(text.encode())] for text in policies] == [
+        ["dev", "staging", "prod"]
+    ] * 2
+
+
+def blocks(page: str) -> list[str]:
+    """The YAML that a page shows."""
+    return re.findall(r"^```yaml\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_pages_that_are_linked_are_there() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())]
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
