@@ -32,11 +32,11 @@ def login() -> ResponseReturnValue:
     """The form, and what it sends."""
     target = local(request.values.get("next"))
     if request.method == "GET":
-        return redirect(target) if context.person() else render_template("login.html", next=target, fault="")
+        return redirect(target) if context.person() else render_template("ui/login.html", next=target, fault="")
     try:
         context.sign_in(field("username", 64), request.form.get("password", ""))
     except UserError as error:
-        page = render_template("login.html", next=target, fault=str(error), username=request.form.get("username", ""))
+        page = render_template("ui/login.html", next=target, fault=str(error), username=request.form.get("username", ""))
         return page, error.status
     return redirect(target, 303)
 
@@ -55,7 +55,7 @@ def show() -> ResponseReturnValue:
 def _page(secret: str = "", name: str = "") -> str:
     with services().database.read() as session:
         mine = tokens.listing(session, who().id)
-    return render_template("account.html", tokens=mine, secret=secret, name=name, url=services().settings.url)
+    return render_template("ui/account.html", tokens=mine, secret=secret, name=name, url=services().settings.url)
 
 
 def password() -> ResponseReturnValue:

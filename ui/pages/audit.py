@@ -28,7 +28,7 @@ def show() -> ResponseReturnValue:
         broken = audit.verify(session) if verify else None
     rows = [(entry, _told(entry.detail)) for entry in found[:A_PAGE]]
     older = found[A_PAGE - 1].id if len(found) > A_PAGE else None
-    return render_template("audit.html", rows=rows, older=older, verified=verify, broken=broken)
+    return render_template("ui/audit.html", rows=rows, older=older, verified=verify, broken=broken)
 
 
 def _told(detail: dict[str, object]) -> str:

@@ -51,7 +51,7 @@ def show() -> ResponseReturnValue:
         rows = queries.board(session)
     waiting = sum(1 for row in rows for slot in row.slots if slot.open and slot.open.state == "awaiting_approval")
     board = [(row, places(row)) for row in rows]
-    return render_template("board.html", board=board, cursor=cursor, waiting=waiting)
+    return render_template("ui/board.html", board=board, cursor=cursor, waiting=waiting)
 
 
 def approvals() -> ResponseReturnValue:
@@ -59,7 +59,7 @@ def approvals() -> ResponseReturnValue:
     with services().database.read() as session:
         cursor = events.newest(session)
         waiting = queries.waiting(session)
-    return render_template("approvals.html", waiting=waiting, cursor=cursor)
+    return render_template("ui/approvals.html", waiting=waiting, cursor=cursor)
 
 
 def waiting_count() -> int:

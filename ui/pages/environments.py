@@ -40,7 +40,7 @@ def show(slug: str, name: str) -> ResponseReturnValue:
         history = promoting.history(session, slot.id, argument("before"), A_PAGE + 1)
     older = history[A_PAGE - 1].id if len(history) > A_PAGE else None
     return render_template(
-        "environment.html",
+        "ui/environment.html",
         project=project,
         place=board.Place(slot, board.upcoming(slot)),
         history=history[:A_PAGE],

@@ -27,7 +27,7 @@ def show() -> ResponseReturnValue:
 def _page(fault: str = "") -> str:
     with services().database.read() as session:
         accounts = users.listing(session)
-    return render_template("users.html", accounts=accounts, roles=list(Role), fault=fault, form=request.form)
+    return render_template("ui/users.html", accounts=accounts, roles=list(Role), fault=fault, form=request.form)
 
 
 def create() -> ResponseReturnValue:

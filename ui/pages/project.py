@@ -36,7 +36,7 @@ def show(slug: str) -> ResponseReturnValue:
         made = promoting.releases(session, project.id, limit=10)
     places = [board.Place(slot, board.upcoming(slot)) for slot in slots]
     return render_template(
-        "project.html",
+        "ui/project.html",
         project=project,
         places=places,
         runs=listed,

@@ -30,7 +30,7 @@ def show(promotion_id: int) -> ResponseReturnValue:
         row = session.get_one(Promotion, promotion_id)
         gates = promotions.gates(session, row) if detail.promotion.pending else ()
         why_not = promotions.may_approve(session, row, who()) if detail.promotion.pending else ""
-    return render_template("promotion.html", detail=detail, gates=gates, why_not=why_not, cursor=cursor)
+    return render_template("ui/promotion.html", detail=detail, gates=gates, why_not=why_not, cursor=cursor)
 
 
 def approve(promotion_id: int) -> ResponseReturnValue:

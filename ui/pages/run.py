@@ -54,7 +54,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         release = promoting.release_of_run(session, detail.run.id)
         promotions = promoting.promotions_of(session, release.id) if release else []
     return render_template(
-        "run.html",
+        "ui/run.html",
         detail=detail,
         run=detail.run,
         picture=graph.draw(detail.steps),

@@ -40,7 +40,7 @@ def register(pages: Blueprint) -> None:
 
 def new() -> ResponseReturnValue:
     """The form."""
-    return render_template("new_project.html", forges=list(FORGES), fault="", form={})
+    return render_template("ui/new_project.html", forges=list(FORGES), fault="", form={})
 
 
 def create() -> ResponseReturnValue:
@@ -48,9 +48,9 @@ def create() -> ResponseReturnValue:
     try:
         made = _create()
     except UserError as error:
-        page = render_template("new_project.html", forges=list(FORGES), fault=str(error), form=request.form)
+        page = render_template("ui/new_project.html", forges=list(FORGES), fault=str(error), form=request.form)
         return page, error.status
-    return render_template("connected.html", made=made)
+    return render_template("ui/connected.html", made=made)
 
 
 def _create() -> Connected:
@@ -90,7 +90,7 @@ def _page(slug: str, text: str | None = None, marks: list[policyfile.Marked] | N
         project = queries.project(session, slug)
         rows = environments.listing(session, project.id)
     return render_template(
-        "settings.html",
+        "ui/settings.html",
         project=project,
         text=policyfile.text(rows) if text is None else text,
         fresh=not rows,
