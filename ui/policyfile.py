@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from cd.documents import Fault
 from cd.promote.records import Environment
@@ -49,22 +50,35 @@ def text(environments: Sequence[Environment]) -> str:
     """The file that would make these environments; comments of the one that did are not kept."""
     if not environments:
         return TEMPLATE
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False  # type: ignore[assignment]
+    yaml = YAML()
     yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
     out = io.StringIO()
     yaml.dump({"environments": [_readable(row.spec) for row in environments]}, out)
     return out.getvalue()
 
 
 def _readable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Seconds as people write them."""
+    """Seconds as people write them, short parts on one line, nothing that says nothing."""
     told = dict(spec)
     if "soak" in told:
         told["soak"] = duration(told["soak"])
     if "expire" in told.get("approvals", {}):
         told["approvals"] = told["approvals"] | {"expire": duration(told["approvals"]["expire"])}
-    return told
+    told["target"] = {name: value for name, value in told.get("target", {}).items() if value != ""}
+    return {name: value if name == "env" else _flow(value) for name, value in told.items()}
+
+
+def _flow(value: Any) -> Any:
+    if isinstance(value, dict):
+        mapping = CommentedMap({name: _flow(part) for name, part in value.items()})
+        mapping.fa.set_flow_style()
+        return mapping
+    if isinstance(value, list):
+        sequence = CommentedSeq(_flow(part) for part in value)
+        sequence.fa.set_flow_style()
+        return sequence
+    return value
 
 
 def duration(seconds: float) -> str:

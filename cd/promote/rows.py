@@ -240,9 +240,13 @@ def deployment(found: Sequence[Any]) -> DeploymentRow:
         timeline=tuple(
             Moment(str(one.get("at", "")), str(one.get("what", "")), bool(one.get("ok", True))) for one in timeline
         ),
-        evidence=tuple((str(name), _text(value)) for name, value in evidence.items()),
+        evidence=tuple((str(name), text) for name, value in evidence.items() if (text := _text(value))),
     )
 
 
 def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if value is None:
+        return ""
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

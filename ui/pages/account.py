@@ -36,7 +36,9 @@ def login() -> ResponseReturnValue:
     try:
         context.sign_in(field("username", 64), request.form.get("password", ""))
     except UserError as error:
-        page = render_template("ui/login.html", next=target, fault=str(error), username=request.form.get("username", ""))
+        page = render_template(
+            "ui/login.html", next=target, fault=str(error), username=request.form.get("username", "")
+        )
         return page, error.status
     return redirect(target, 303)
 

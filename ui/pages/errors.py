@@ -25,7 +25,9 @@ def page(status: int, message: str, remedy: str = "") -> ResponseReturnValue:
     """Any error as a page; `cd.web.problems` calls it."""
     title = _TITLES.get(status, "Error")
     back = local(_before()) if request.method != "GET" else ""
-    return render_template("ui/error.html", status=status, title=title, message=message, remedy=remedy, back=back), status
+    return render_template(
+        "ui/error.html", status=status, title=title, message=message, remedy=remedy, back=back
+    ), status
 
 
 def _before() -> str:

@@ -74,7 +74,9 @@ def choose(steps: Sequence[StepRow], name: str | None) -> StepRow | None:
             return step
     order = {"failed": 0, "errored": 0, "running": 1}
     begun = [step for step in steps if step.attempt or step.state in order]
-    return min(begun, key=lambda step: (order.get(step.state, 2), -steps.index(step))) if begun else None
+    best = min((order.get(step.state, 2) for step in begun), default=2)
+    fitting = [step for step in begun if order.get(step.state, 2) == best]
+    return (fitting[0] if best < 2 else fitting[-1]) if fitting else None
 
 
 def bars(detail: RunDetail, at: datetime) -> list[Bar]:

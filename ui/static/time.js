@@ -1,12 +1,8 @@
 // Keeps "5 min ago" and running durations true while a page is open; the same words as ui/look.py and cd/units.py.
 
 export function keepTime() {
-  tell();
-}
-
-function tell() {
   const now = Date.now();
-  for (const time of document.querySelectorAll("time[datetime]")) {
+  for (const time of document.querySelectorAll("time[datetime]:not(.exact)")) {
     const text = ago((now - Date.parse(time.dateTime)) / 1000);
     if (text && time.textContent !== text) time.textContent = text;
   }
@@ -15,7 +11,7 @@ function tell() {
     if (running.textContent !== text) running.textContent = text;
   }
 }
-setInterval(tell, 1000);
+setInterval(keepTime, 1000);
 
 function ago(seconds) {
   if (seconds < 45) return "just now";

@@ -264,7 +264,7 @@ def _mailer(session: Session, scene: Scene) -> None:
     bad = _deploy(
         session, made[-1], "staging", "failed", 0.85, "failed", reason="no 2 probes in a row passed within 60 s",
         timeline=[{"at": (begun + timedelta(seconds=12 * i)).isoformat(), "what": what, "ok": ok} for i, (what, ok) in enumerate(lines)],
-        evidence={"exit code": 137, "out_of_memory": True, "log": ["Traceback (most recent call last):", '  File "app.py", line 7, in <module>', "KeyError: 'SMTP_URL'", HOSTILE]},
+        evidence={"exit_code": 137, "oom": True, "probe": "connection refused", "state": "exited", "log": ["Traceback (most recent call last):", '  File "app.py", line 7, in <module>', "KeyError: 'SMTP_URL'", HOSTILE]},
     )  # fmt: skip
     scene.failed = bad.promotion_id
     _run(session, scene, "mailer", "queued", 0.1, ref="refs/heads/feature/bounce-handling", event="pull_request", trusted=False)
@@ -272,7 +272,8 @@ def _mailer(session: Session, scene: Scene) -> None:
 
 def _logs(scene: Scene) -> None:
     with scene.services.database.read() as session:
-        steps = session.query(Step).filter(Step.attempt > 0).order_by(Step.id.desc()).limit(60).all()
+        shown = session.query(Run.id).filter(Run.project_id == scene.projects["shop"], Run.number > 26)
+        steps = session.query(Step).filter(Step.attempt > 0, Step.run_id.in_(shown)).all()
     for step in steps:
         with scene.services.logs.writer(step.id, 1, step.fence) as writer:
             writer.write(LOG if step.name != "build" else b"#1 [internal] load build definition\n#2 DONE 0.1s\n")
