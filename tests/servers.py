@@ -269,6 +269,15 @@ def busybox_image(docker_client: docker.DockerClient) -> Iterator[str]:
     docker_client.api.remove_image(image, force=True)
 
 
+@pytest.fixture(scope="session")
+def python_image(docker_client: docker.DockerClient) -> str:
+    """Id of the image python:3.11-slim, which script/bootstrap pulls or makes."""
+    try:
+        return str(docker_client.images.get("python:3.11-slim").id)
+    except docker.errors.ImageNotFound:
+        pytest.skip("the image python:3.11-slim is not on the engine: script/bootstrap makes it")
+
+
 def make_image(client: docker.DockerClient, files: bytes, changes: list[str] | None = None) -> str:
     """Id of a new image from scratch with the files of a tar archive; `changes` as Dockerfile lines."""
     with tempfile.NamedTemporaryFile() as archive:

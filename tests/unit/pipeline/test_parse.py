@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from cd.documents import DocumentError
@@ -166,6 +168,31 @@ def test_policy_is_no_part_of_the_file(key: str) -> None:
 )  # fmt: skip
 def test_faults_tell_place_and_remedy(text: str, expected: str) -> None:
     assert faults(text) == [expected]
+
+
+#: What means something to YAML, and words of this file.
+WORDS = r"""
+stages image deploy run needs env a : - { } [ ] , ' " &a *a ! | > % @ ` # ? << --- ... ~ \ 0x 1e9 .nan null = _
+"""
+SPACES = [": ", "- ", "? ", " #", "\n", "\n  ", "\n    ", "\t", "\r", "\x85", "\u2028", "\ufeff", "\x00"]
+PIECES = st.sampled_from([*WORDS.split(), *SPACES])
+
+
+@given(st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=25).map(lambda pieces: "".join(pieces).encode())))
+@settings(max_examples=300)
+def test_any_bytes_are_a_pipeline_or_faults_inside_of_the_file(text: bytes) -> None:
+    try:
+        parse(text)
+    except DocumentError as error:
+        faults = error.faults
+    else:
+        return
+    assert faults
+    for fault in faults:
+        assert 1 <= fault.line <= len(text.splitlines()) + 2
+        assert fault.column >= 1
+        assert fault.message
+        assert "\n" not in str(fault)
 
 
 def test_thousands_of_stages_are_a_fault_and_no_crash() -> None:
