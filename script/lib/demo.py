@@ -207,8 +207,9 @@ def run(bind: str, ends: bool) -> int:
     except (Failed, TowpathError, OSError) as error:
         print(f"\ndemo: {error}\n{demo.installation.tail()}", file=sys.stderr)
     finally:
-        print("\nTaking everything down ...", flush=True)
-        demo.installation.stop()
+        if demo.installation.started:
+            print("\nTaking everything down ...", flush=True)
+            demo.installation.stop()
     return status
 
 

@@ -85,6 +85,11 @@ class Installation:
         self._process: subprocess.Popen[bytes] | None = None
         self._token = ""
 
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to take down."""
+        return self._process is not None
+
     def start(self) -> str:
         """Start it and wait until it answers; returns the admin's password."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,8 +137,8 @@ class Installation:
             raise Failed(f"towpath {' '.join(words)} ended with status {done.returncode}")
 
     def tail(self) -> str:
-        """The end of what it said."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.log.exists() else ""
+        """The end of what it said, if it was started."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.started else ""
 
     def stop(self) -> None:
         """Stop it and remove its containers, networks, images and files."""
