@@ -70,7 +70,8 @@ LOG = (
     b"downloading   0%\rdownloading  57%\rdownloading 100%\n"
     b"\x1b[33mtests/test_invoice.py::test_due_date_skips_weekend  slow: 6.1 s\x1b[0m\n"
     + HOSTILE.encode()
-    + b"\n\x1b[31m\x1b[1mE   AssertionError: due on \x1b[0m\x1b[38;5;208mSaturday\x1b[0m, wanted \x1b[38;2;120;200;255mMonday\x1b[0m\n"
+    + b"\n\x1b[31m\x1b[1mE   AssertionError: due on \x1b[0m\x1b[38;5;208mSaturday\x1b[0m"
+    b", wanted \x1b[38;2;120;200;255mMonday\x1b[0m\n"
 )
 
 
@@ -170,7 +171,13 @@ def _environment(session: Session, project_id: int, name: str) -> Environment:
 
 
 def _deploy(
-    session: Session, release: Release, name: str, state: str, hours: float, promotion: str = "succeeded", **more: object
+    session: Session,
+    release: Release,
+    name: str,
+    state: str,
+    hours: float,
+    promotion: str = "succeeded",
+    **more: object,
 ) -> Deployment:
     environment = _environment(session, release.project_id, name)
     begun = now() - timedelta(hours=hours)
@@ -185,7 +192,14 @@ def _deploy(
     if before is not None and state == "live":
         before.state = "retired"
         session.flush()
-    lines = ("image is here", "container started", "1 of 2 probes passed", "2 of 2 probes passed", "proxy switched", "old one drained")
+    lines = (
+        "image is here",
+        "container started",
+        "1 of 2 probes passed",
+        "2 of 2 probes passed",
+        "proxy switched",
+        "old one drained",
+    )
     row = Deployment(
         project_id=release.project_id, environment_id=environment.id, promotion_id=made.id, release_id=release.id,
         state=state, previous_id=before.id if before else None, image=release.image, environment_version=1,
@@ -205,12 +219,20 @@ def _shop(session: Session, scene: Scene) -> None:
     for index in range(30):
         state = "failed" if index in (12, 26) else "passed"
         run = _run(session, scene, "shop", state, (30 - index) * 190)
-        steps = _steps(session, run, {"unit": "failed", "integration": "skipped", "browser": "skipped", "package": "skipped"} if state == "failed" else {})
+        steps = _steps(
+            session,
+            run,
+            {"unit": "failed", "integration": "skipped", "browser": "skipped", "package": "skipped"}
+            if state == "failed"
+            else {},
+        )
         if state == "failed":
             steps["unit"].reason = "1 of 274 tests failed"
             run.reason = "unit: 1 of 274 tests failed"
             for name in ("integration", "browser", "package"):
-                steps[name].reason = "needs unit, which failed" if name != "package" else "needs integration, which was skipped"
+                steps[name].reason = (
+                    "needs unit, which failed" if name != "package" else "needs integration, which was skipped"
+                )
         else:
             made.append(_release(session, run))
     for index, release in enumerate(made[-12:]):
@@ -219,7 +241,6 @@ def _shop(session: Session, scene: Scene) -> None:
             _deploy(session, release, "staging", "live", (12 - index) * 3.1)
         if index in (1, 4):
             _deploy(session, release, "prod", "live", (12 - index) * 3, by="leo")
-    staging = _environment(session, scene.projects["shop"], "staging")
     deploying = _deploy(session, made[-1], "staging", "deploying", 0.002, "verifying")
     deploying.finished_at = None
     session.get_one(Promotion, deploying.promotion_id).finished_at = None
@@ -228,15 +249,21 @@ def _shop(session: Session, scene: Scene) -> None:
     scene.waiting = opened.id
     audit.append(session, "leo", "promotion.request", "shop/prod", release=made[-2].number)
     run = _run(session, scene, "shop", "running", 0.7, message=f"{HOSTILE} Pay by invoice\n\nFor companies.")
-    steps = _steps(session, run, {"lint": "reused", "types": "reused", "integration": "running", "browser": "running", "package": "waiting"})
+    steps = _steps(
+        session,
+        run,
+        {"lint": "reused", "types": "reused", "integration": "running", "browser": "running", "package": "waiting"},
+    )
     earlier = session.query(Run).filter_by(project_id=run.project_id, number=run.number - 1).one()
     for name in ("lint", "types"):
         earner = session.query(Step).filter_by(run_id=earlier.id, name=name).one()
-        verdict = Verdict(project_id=run.project_id, image="x", key=name, step_id=earner.id, run_id=earlier.id, seconds=TOOK[name], created_at=earlier.created_at)  # fmt: skip
+        verdict = Verdict(
+            project_id=run.project_id, image="x", key=name, step_id=earner.id, run_id=earlier.id,
+            seconds=TOOK[name], created_at=earlier.created_at,
+        )  # fmt: skip
         session.add(verdict)
         session.flush()
         steps[name].verdict_id, steps[name].reason = verdict.id, f"passed in #{earlier.number}"
-    assert staging
 
 
 def _quiet(session: Session, scene: Scene) -> None:
@@ -246,7 +273,9 @@ def _quiet(session: Session, scene: Scene) -> None:
         release = _release(session, run)
         for name in ("dev", "staging", "prod"):
             _deploy(session, release, name, "live", (9 - index) * 11, by="maya" if name == "prod" else "")
-    environments.hold(session, _environment(session, scene.projects["search-api"], "prod"), "load test until 18:00", "ivy")
+    environments.hold(
+        session, _environment(session, scene.projects["search-api"], "prod"), "load test until 18:00", "ivy"
+    )
 
 
 def _mailer(session: Session, scene: Scene) -> None:
@@ -260,14 +289,35 @@ def _mailer(session: Session, scene: Scene) -> None:
         if index < 3:
             _deploy(session, release, "staging", "live", (5 - index) * 12)
     begun = now() - timedelta(minutes=51)
-    lines = (("image is here", True), ("container started", True), ("probe failed: connection refused", False), ("probe failed: HTTP 500", False), ("gave up after 60 s, the old one serves on", False))
+    lines = (
+        ("image is here", True),
+        ("container started", True),
+        ("probe failed: connection refused", False),
+        ("probe failed: HTTP 500", False),
+        ("gave up after 60 s, the old one serves on", False),
+    )
     bad = _deploy(
         session, made[-1], "staging", "failed", 0.85, "failed", reason="no 2 probes in a row passed within 60 s",
-        timeline=[{"at": (begun + timedelta(seconds=12 * i)).isoformat(), "what": what, "ok": ok} for i, (what, ok) in enumerate(lines)],
-        evidence={"exit_code": 137, "oom": True, "probe": "connection refused", "state": "exited", "log": ["Traceback (most recent call last):", '  File "app.py", line 7, in <module>', "KeyError: 'SMTP_URL'", HOSTILE]},
+        timeline=[
+            {"at": (begun + timedelta(seconds=12 * i)).isoformat(), "what": what, "ok": ok}
+            for i, (what, ok) in enumerate(lines)
+        ],
+        evidence={
+            "state": "exited", "exit_code": 137, "oom": True, "probe": "connection refused",
+            "log": ["Traceback (most recent call last):", '  File "app.py", line 7', "KeyError: 'SMTP_URL'", HOSTILE],
+        },
     )  # fmt: skip
     scene.failed = bad.promotion_id
-    _run(session, scene, "mailer", "queued", 0.1, ref="refs/heads/feature/bounce-handling", event="pull_request", trusted=False)
+    _run(
+        session,
+        scene,
+        "mailer",
+        "queued",
+        0.1,
+        ref="refs/heads/feature/bounce-handling",
+        event="pull_request",
+        trusted=False,
+    )
 
 
 def _logs(scene: Scene) -> None:
