@@ -54,10 +54,14 @@ clean() {
     ! "$docker" network inspect "$name" >/dev/null 2>&1 || "$docker" network rm "$name" >/dev/null
 }
 
+fetch() { # HOST PORT: the whole answer
+    timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1" && printf "GET / HTTP/1.0\r\n\r\n" >&3 && cat <&3' "$1" "$2" 2>/dev/null
+}
+
 healthy() { # ADDRESS
     local passes=0 tries=0
     while [ $tries -lt 120 ]; do
-        if busybox wget -q -T 2 -O /dev/null "http://$1:8000/" 2>/dev/null; then
+        if [[ $(fetch "$1" 8000) == HTTP/1.?\ 200* ]]; then
             passes=$((passes + 1))
         else
             passes=0
@@ -85,7 +89,7 @@ deploy() { # ENVIRONMENT PORT VERSION
     else
         "$docker" start "$proxy" >/dev/null
     fi
-    until [ "$(busybox wget -q -T 2 -O - "http://127.0.0.1:$2/" 2>/dev/null)" = "$3" ]; do sleep 0.01; done
+    until [[ $(fetch 127.0.0.1 "$2") == *$3 ]]; do sleep 0.01; done
     [ -z "$old" ] || "$docker" rm -f "$old" >/dev/null &
 }
 

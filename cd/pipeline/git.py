@@ -27,8 +27,8 @@ _SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~%:+-]*")
 _PATH = re.compile(r"/[A-Za-z0-9_.~%+@/,=:-]+")
-#: What git allows in a ref and we don't: it has a meaning to a shell, and refs end up in people's scripts.
-_RISKY = re.compile(r"[\x00-\x20\x7f~^:?*\[\\$`;|&<>()'\"]")
+#: What git itself allows in no ref. The rest is taken as it is: no shell ever sees it.
+_RISKY = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
 #: urlsplit drops tabs and newlines without a word.
 _PLAIN = re.compile(r"[!-~]{1,2000}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@']+(?=@)")
@@ -134,7 +134,7 @@ def check_ref(ref: str) -> str:
     if parts[0] != "refs" or len(parts) < 3 or odd or ".." in ref or "@{" in ref or _RISKY.search(ref):
         raise UserError(
             f"the ref {ref[:200]!r} has characters that are not taken",
-            remedy="rename the branch: letters, digits and - _ . / # + , are fine",
+            remedy="use a name that `git check-ref-format` takes",
         )
     return ref
 

@@ -35,7 +35,9 @@ class World:
             (self.work / name).parent.mkdir(parents=True, exist_ok=True)
             (self.work / name).write_text(text)
         git("add", "-A", cwd=self.work)
-        git("commit", "-q", "--allow-empty", "-m", message, cwd=self.work)
+        told = self.work.with_name("message")
+        told.write_text(message)
+        git("commit", "-q", "--allow-empty", "-F", str(told), cwd=self.work)
         git("push", "-q", str(self.repository), f"HEAD:refs/heads/{branch}", cwd=self.work)
         return git("rev-parse", "HEAD", cwd=self.work)
 

@@ -54,6 +54,7 @@ def approver(world: Any) -> Person:
 
 
 def test_a_push_goes_to_production_and_back(world: Any) -> None:
+    vera = approver(world)
     first = world.push(app(world, "one"))
     run = world.ended(first)
     assert (run.state, run.reason) == ("passed", "")
@@ -64,18 +65,18 @@ def test_a_push_goes_to_production_and_back(world: Any) -> None:
     pending = until(lambda: waits(world, first), 60, "the promotion to prod")
     assert not serves(world.ports["prod"], "one")
     with world.service.services.database.write() as session:
-        promotions.approve(session, pending.id, approver(world), pending.fingerprint)
+        promotions.approve(session, pending.id, vera, pending.fingerprint)
     until(lambda: serves(world.ports["prod"], "one"), 60, "prod")
 
     second = world.push(app(world, "two"))
     pending = until(lambda: waits(world, second), 90, "the second promotion to prod")
     with world.service.services.database.write() as session:
-        promotions.approve(session, pending.id, approver(world), pending.fingerprint)
+        promotions.approve(session, pending.id, vera, pending.fingerprint)
     until(lambda: serves(world.ports["prod"], "two"), 60, "the second version in prod")
 
     with world.service.services.database.write() as session:
         place = environments.find(session, world.project_id, "prod")
-        promotions.rollback(session, place, releases.find(session, world.project_id, 1), approver(world), "a test")
+        promotions.rollback(session, place, releases.find(session, world.project_id, 1), vera, "a test")
     until(lambda: serves(world.ports["prod"], "one"), 60, "the rollback")
     with world.service.services.database.write() as session:
         environments.unhold(session, environments.find(session, world.project_id, "prod"), "vera")
