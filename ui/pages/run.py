@@ -30,7 +30,6 @@ from ui.pages.common import argument, done
 class Bar:
     """When a step waited and ran, in percent of the whole run."""
 
-    step: StepRow
     queued: float
     begin: float
     width: float
@@ -79,21 +78,21 @@ def choose(steps: Sequence[StepRow], name: str | None) -> StepRow | None:
     return (fitting[0] if best < 2 else fitting[-1]) if fitting else None
 
 
-def bars(detail: RunDetail, at: datetime) -> list[Bar]:
-    """The steps that ran, over the time from the run's creation to its end, or to `at`."""
+def bars(detail: RunDetail, at: datetime) -> dict[int, Bar]:
+    """The steps that ran, by their ids, over the time from the run's creation to its end, or to `at`."""
     start = detail.run.created_at
     whole = max(0.001, ((detail.run.finished_at or at) - start).total_seconds())
 
     def percent(time: datetime) -> float:
         return min(100.0, max(0.0, (time - start).total_seconds() / whole * 100))
 
-    found = []
+    found = {}
     for step in detail.steps:
         if step.started_at is not None:
             begin = percent(step.started_at)
             end = percent(step.finished_at or at)
             queued = percent(step.queued_at or step.started_at)
-            found.append(Bar(step, min(queued, begin), begin, max(0.6, end - begin)))
+            found[step.id] = Bar(min(queued, begin), begin, max(0.6, end - begin))
     return found
 
 

@@ -2,8 +2,9 @@
 
 const KEEP = 5000; // lines on the page; older ones are a link away
 
-let source = null;
-let list = null;
+let source = null; // the open stream
+let list = null; // the log that it is for
+let address = null; // where the stream goes on
 
 export function followLog() {
   const found = document.querySelector("ol[data-log]");
@@ -11,26 +12,45 @@ export function followLog() {
   source?.close();
   list = found;
   if (!list) return;
-  listen(list);
+  address = new URL(list.dataset.log, location.href);
+  stayAtEnd(list);
+  listen();
 }
 
-function listen(lines) {
-  const follow = document.getElementById("follow");
-  const atEnd = () => lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 40;
-  if (!location.hash.startsWith("#L")) lines.scrollTop = lines.scrollHeight;
-  lines.addEventListener("scroll", () => { if (follow) follow.checked = atEnd(); });
-  follow?.addEventListener("change", () => { if (follow.checked) lines.scrollTop = lines.scrollHeight; });
+document.addEventListener("visibilitychange", () => {
+  source?.close();
+  if (list && address && !document.hidden) listen();
+});
+window.addEventListener("pagehide", () => source?.close());
 
-  source = new EventSource(lines.dataset.log);
+function listen() {
+  const lines = list;
+  source = new EventSource(address);
   source.addEventListener("lines", (event) => {
+    address.searchParams.set("at", event.lastEventId);
     for (const [number, spans] of JSON.parse(event.data)) put(lines, number, spans);
     while (lines.children.length > KEEP) lines.firstElementChild.remove();
     const count = document.getElementById("linecount");
-    if (count) count.textContent = `${lines.lastElementChild.id.slice(1)} lines`;
-    if (!follow || follow.checked) lines.scrollTop = lines.scrollHeight;
+    if (count) count.textContent = `${Number(lines.lastElementChild.id.slice(1)).toLocaleString("en")} lines`;
+    if (following()) lines.scrollTop = lines.scrollHeight;
   });
-  source.addEventListener("end", () => source.close());
-  window.addEventListener("pagehide", () => source.close());
+  source.addEventListener("end", () => { source.close(); address = null; });
+}
+
+function following() {
+  return document.getElementById("follow")?.checked ?? true;
+}
+
+function stayAtEnd(lines) {
+  const atEnd = () => lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 40;
+  if (!location.hash.startsWith("#L")) lines.scrollTop = lines.scrollHeight;
+  lines.addEventListener("scroll", () => {
+    const box = document.getElementById("follow");
+    if (box) box.checked = atEnd();
+  });
+  document.getElementById("follow")?.addEventListener("change", () => {
+    if (following()) lines.scrollTop = lines.scrollHeight;
+  });
 }
 
 function put(lines, number, spans) {
