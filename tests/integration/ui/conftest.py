@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 from flask import Flask
-from flask.testing import FlaskClient
 from playwright.sync_api import Browser, sync_playwright
 from ui_scene import PASSWORD, Scene, fill
+from ui_visitor import Visitor
 from werkzeug.serving import make_server
-from werkzeug.test import TestResponse
 
 from cd import wiring
 from cd.config import Settings
@@ -73,26 +71,6 @@ def app(services: Services) -> Iterator[Flask]:
     made = application(services)
     yield made
     made.extensions[live.HUB].close()
-
-
-@dataclass
-class Visitor:
-    """A person with a browser that runs no scripts: gets pages and sends their forms."""
-
-    client: FlaskClient
-
-    def get(self, path: str) -> str:
-        answer = self.client.get(path)
-        assert answer.status_code == 200, (path, answer.status_code)
-        return answer.text
-
-    def send(self, page: str, action: str, **fields: object) -> TestResponse:
-        """Fill the form of `page` that goes to `action`: with its hidden fields, and `fields` over them."""
-        text = self.get(page)
-        form = re.search(rf'<form[^>]*action="{re.escape(action)}"[^>]*>(.*?)</form>', text, re.S)
-        assert form, f"{page} has no form for {action}"
-        hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form[1]))
-        return self.client.post(action, data=hidden | fields, headers={"Referer": f"http://localhost{page}"})
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from html import unescape
 
-from conftest import Visitor
 from flask import Flask
 from sqlalchemy import event
 from ui_scene import HOSTILE, PASSWORD, Scene
+from ui_visitor import Visitor
 
 from cd.pipeline import projects
 from cd.pipeline.records import Run
