@@ -44,7 +44,7 @@ setup() {
     local port=$BARE_PORT environment
     for environment in "${environments[@]}"; do
         "$docker" create --name "$(proxy_container "$environment")" --network "$name" -p "127.0.0.1:$port:8080" \
-            haproxy:2.8 haproxy -W -db -f /usr/local/etc/haproxy/haproxy.cfg >/dev/null
+            --entrypoint haproxy haproxy:2.8 -W -db -f /usr/local/etc/haproxy/haproxy.cfg >/dev/null
         port=$((port + 1))
     done
 }
@@ -82,6 +82,7 @@ deploy() { # ENVIRONMENT PORT VERSION
     address=$("$docker" inspect -f "{{(index .NetworkSettings.Networks \"$name\").IPAddress}}" "$new")
     healthy "$address" || { "$docker" rm -f "$new" >/dev/null; echo "$1: not healthy" >&2; return 1; }
     config "$address" >"$work/haproxy.cfg"
+    chmod 644 "$work/haproxy.cfg"
     "$docker" cp -q "$work/haproxy.cfg" "$proxy:/usr/local/etc/haproxy/haproxy.cfg" 2>/dev/null ||
         "$docker" cp "$work/haproxy.cfg" "$proxy:/usr/local/etc/haproxy/haproxy.cfg"
     if [ "$("$docker" inspect -f '{{.State.Running}}' "$proxy")" = true ]; then
@@ -99,9 +100,9 @@ deliver() { # REPOSITORY VERSION
     git clone -q --depth 1 "file://$1" "$work/source"
     DOCKER_BUILDKIT=1 "$docker" build -q --iidfile "$work/image" "$work/source" >/dev/null
     image=$(cat "$work/image")
-    isolated "$name-compile" "python -c \"compile(open('/app/app.py').read(), 'app.py', 'exec')\"" &
+    isolated "$name-compile" "python -X pycache_prefix=/tmp compile.py" &
     local compile=$!
-    isolated "$name-unit" "cd /app && python -B -m unittest -q" 2>/dev/null &
+    isolated "$name-unit" "python -B -m unittest -q" 2>/dev/null &
     local unit=$!
     wait $compile && wait $unit
     local port=$BARE_PORT environment

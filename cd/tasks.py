@@ -162,5 +162,6 @@ HANDLERS: Mapping[str, Callable[[Services, Claim], None]] = {
     "build": _build,
     "stage": _stage,
     "deploy": _deploy,
+    "retire": _deploy,
     "clean": _clean,
 }

@@ -16,10 +16,11 @@ from cd.pipeline.records import Project
 from cd.promote.gates import TOWPATH
 from cd.promote.opening import follow, record
 from cd.promote.policy import EnvironmentSpec, stored
-from cd.promote.progress import lock, refresh, refresh_all
+from cd.promote.progress import RETIRE, lock, refresh, refresh_all
 from cd.promote.records import Deployment, Environment, Promotion, Release
 from cd.promote.states import DEPLOYMENT, PROMOTION
 from cd.promote.targets.base import App, Place
+from cd.store import tasks
 from cd.store.base import now
 from cd.store.states import move
 from cd.store.tasks import Claim
@@ -231,6 +232,7 @@ def succeed(session: Session, attempt: Attempt, lines: Sequence[Line]) -> None:
         move(session, DEPLOYMENT, live, "retired", retired_at=at)
     move(session, DEPLOYMENT, deployment, "live", held=attempt.fence, finished_at=at)
     move(session, PROMOTION, promotion, "succeeded", held=attempt.fence, finished_at=at)
+    tasks.add(session, RETIRE, promotion.id)
     release = session.get_one(Release, promotion.release_id)
     _told(session, promotion, deployment, release, "succeed")
     if promotion.kind == "promote":

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from cd.promote import attempts
 from cd.promote.attempts import OPEN, Attempt, Line
 from cd.promote.cleaning import clean
+from cd.promote.progress import RETIRE
 from cd.promote.targets import FindTarget
 from cd.promote.targets.base import DeployFailed, Target
 from cd.store.base import now
@@ -27,8 +28,9 @@ class Deployer:
     instance: str
 
     def execute(self, claim: Claim) -> None:
-        """Deploy the claimed promotion, then remove what it replaced.
+        """Deploy the claimed promotion; as a "retire" task, remove what it replaced.
 
+        The two are tasks of their own, so that what comes next need not wait for old connections to end.
         May be called again after an end at any point, by any worker: it goes on from the rows and from what exists
         on the target. Raises ServiceError when the engine or the database is away (then it should be), StaleWrite
         when the claim was lost. What the release is at fault for ends in the promotion's state instead.
@@ -38,9 +40,17 @@ class Deployer:
         if attempt is None:
             return
         target = self.targets(attempt.spec)
-        if _Rollout(self.database, target, attempt).run() and attempt.previous_spec is not None:
+        if claim.kind != RETIRE:
+            _Rollout(self.database, target, attempt).run()
+        elif attempt.live:  # else a newer one is, which looks after what is left
+            target.retire(attempt.served)
+            self._leave_engine(target, attempt)
+
+    def _leave_engine(self, target: Target, attempt: Attempt) -> None:
+        """When the environment has moved to another engine, nothing of it stays on the one before."""
+        if attempt.previous_spec is not None:
             before = self.targets(attempt.previous_spec)
-            if before is not target:  # the environment has moved to another engine
+            if before is not target:
                 before.clear(attempt.app.place)
 
 
@@ -51,16 +61,14 @@ class _Rollout:
         self._database, self._target, self._attempt = database, target, attempt
         self._lines: list[Line] = []
 
-    def run(self) -> bool:
-        """Deploy if that is not done yet, then tidy up; whether it is live."""
-        state, live = self._attempt.state, self._attempt.live
+    def run(self) -> None:
+        """Deploy if that is not done yet; what did not become live is removed."""
+        state = self._attempt.state
+        live = state == "succeeded"
         if state in OPEN:
             live = self._turn_back() if state == "rolling_back" else self._forward()
-        if live:
-            self._target.retire(self._attempt.served)
-        elif state != "succeeded":  # else a newer one is live, which looks after what is left
+        if not live:
             self._target.discard(self._attempt.app)
-        return live
 
     def _note(self, what: str, ok: bool) -> None:
         self._lines.append(Line(now(), what, ok))

@@ -123,7 +123,7 @@ def _after(facts: Facts, name: str) -> Gate:
 def _hold(facts: Facts) -> list[Gate]:
     if facts.hold is None:
         return [Gate("hold", "passed", "the environment is not held")]
-    return [Gate("hold", "blocked", f"held by {facts.held_by or TOWPATH}: {facts.hold}", "developer, approver, admin")]
+    return [Gate("hold", "blocked", f"held by {facts.held_by or TOWPATH}: {facts.hold}", "approver, admin")]
 
 
 def _approvals(facts: Facts) -> list[Gate]:

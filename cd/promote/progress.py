@@ -17,7 +17,8 @@ from cd.store.base import now
 from cd.store.database import lock_events
 from cd.store.states import move
 
-TASK = "deploy"
+#: Kinds of tasks; both are about a promotion.
+TASK, RETIRE = "deploy", "retire"
 #: States of deployments that took traffic.
 LIVED = ("live", "retired")
 

@@ -17,6 +17,7 @@ from cd.promote.policy import stored
 from cd.promote.progress import leave, lock, refresh
 from cd.promote.records import Deployment, Environment, Promotion, Release
 from cd.promote.states import PENDING, PROMOTION
+from cd.store import events
 from cd.store.base import now
 from cd.units import format_seconds
 
@@ -73,6 +74,8 @@ def approve(session: Session, promotion_id: int, person: Person, fingerprint: st
     _check_seen(facts, promotion, fingerprint)
     votes.write(session, promotion, person, "approve", comment)
     record(session, person.username, "promotion.approve", environment, promotion, fingerprint=fingerprint)
+    # The state may stay: one of several approvals is news as well.
+    events.append(session, "promotion.approved", project_id=promotion.project_id, subject=promotion.id)
     refresh(session, promotion, environment)
     return promotion
 

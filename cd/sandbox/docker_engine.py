@@ -154,7 +154,9 @@ class DockerSandbox:
         if state["Status"] == "created" and state["ExitCode"] not in (NOT_EXECUTABLE, NOT_FOUND):
             raise ServiceError(f"container {name} was never started")
         code, oom = state["ExitCode"], bool(state["OOMKilled"])
-        started, finished = _time(state["StartedAt"]), _time(state["FinishedAt"])
+        started = _time(state["StartedAt"])
+        # For the shortest commands the engine's two clocks may disagree by a fraction of a millisecond.
+        finished = max(started, _time(state["FinishedAt"]))
         # The worker that killed it may have died right after.
         too_long = code == KILLED and not oom and (finished - started).total_seconds() >= watch.timeout
         error = state.get("Error") or self._errors.pop(name, "")

@@ -93,10 +93,12 @@ class Scene:
         return Deployer(self.database, self.find or (lambda spec: self.fake), self.instance)
 
     def claim(self) -> tasks.Claim | None:
-        """Take the oldest open deploy task, also one whose worker was lost."""
+        """Take the oldest open task, also one whose worker was lost."""
         with self.database.write() as session:
             task = session.scalars(
-                select(Task).where(Task.kind == "deploy", Task.state.in_(("ready", "claimed"))).order_by(Task.id)
+                select(Task)
+                .where(Task.kind.in_(("deploy", "retire")), Task.state.in_(("ready", "claimed")))
+                .order_by(Task.id)
             ).first()
             if task is None:
                 return None

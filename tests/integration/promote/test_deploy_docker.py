@@ -26,6 +26,7 @@ from promote_scene import Scene
 
 from cd.promote import deployments
 from cd.promote.targets import Targets
+from cd.store import tasks
 from cd.store.database import Database
 
 __all__ = ["proxy_image"]
@@ -263,6 +264,9 @@ def dies(scene: Scene, at: int, after: bool) -> bool:
         scene.database.after_fork()
         try:
             scene.deployer.execute(claim)
+            with scene.database.write() as session:
+                tasks.finish(session, claim)
+            scene.work()  # the removal of the version before, a task of its own
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])

@@ -96,7 +96,7 @@ def test_a_worker_that_ends_at_the_target_is_followed_by_one_that_goes_on(scene:
 
     scene.fake.before = die
     with pytest.raises(Killed):
-        scene.step()
+        scene.work()
     scene.work()
     state = {"discard": "failed", "switch_back": "rolled_back"}.get(operation, "succeeded")
     assert scene.promotions("dev")[-1] == (2, state)
