@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from cd.identity.people import Role
 from sqlalchemy import insert
 
 from bench.service import until
@@ -21,6 +20,7 @@ from bench.table import Figure, median
 from cd import wiring
 from cd.config import Settings
 from cd.identity import sessions, users
+from cd.identity.people import Role
 from cd.pipeline.records import Project, Run, Step
 from cd.promote.records import Deployment, Environment, Promotion, Release
 from cd.store import migrations
@@ -102,7 +102,7 @@ def _seed_promotions(session: Any, at: Any, each: int) -> None:
                     insert(Deployment),
                     [{"id": serial, "project_id": p, "environment_id": p * 10 + place, "promotion_id": serial,
                       "release_id": release_id, "state": "live" if last else "retired", "serving_id": serial,
-                      "image": f"sha256:{run_id:064x}", "environment_version": 1, "started_at": at,
+                      "image": f"sha256:{run_id:064x}", "environment_version": 1, "spec": {}, "started_at": at,
                       "finished_at": at}],
                 )  # fmt: skip
 
