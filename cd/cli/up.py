@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from cd import log, wiring
 from cd import scheduler as scheduling
@@ -43,9 +45,24 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _settings(**given: Any) -> Settings:
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise _misset(error) from error
     log.configure(settings.log_level)
+    if shutil.which("git") is None:
+        raise UserError("git is not installed", remedy="install it (Debian: git)")
     return settings
+
+
+def _misset(error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    return UserError(
+        f"{first['msg']} (it is {first['input']!r})",
+        where=f"TOWPATH_{name.upper()}",
+        remedy="correct the setting; README lists them all",
+    )
 
 
 @click.command()

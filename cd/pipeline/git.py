@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import shlex
 import socket
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cd.errors import ServiceError, UserError
+
+# Without git GitPython refuses to be imported; it is told at the first command instead, in one line.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from git.cmd import Git as GitCommand
 from git.exc import GitCommandError, GitCommandNotFound
-
-from cd.errors import ServiceError, UserError
 
 DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22}
 #: Longest fetch, in seconds, and the largest file that one may write, in bytes.
