@@ -73,6 +73,7 @@ def test_a_push_goes_to_production_and_back(world: Any) -> None:
     with world.service.services.database.write() as session:
         promotions.approve(session, pending.id, vera, pending.fingerprint)
     until(lambda: serves(world.ports["prod"], "two"), 60, "the second version in prod")
+    until(lambda: promotion(world, "prod").state == "succeeded", 30, "the end of the promotion")
 
     with world.service.services.database.write() as session:
         place = environments.find(session, world.project_id, "prod")
@@ -126,7 +127,8 @@ def test_a_version_that_is_not_healthy_never_takes_traffic(world: Any) -> None:
     until(lambda: serves(world.ports["dev"], "good"), 90, "the good version")
     source = (world.work / "app.py").read_text()
     pipeline = (world.work / ".towpath.yml").read_text()
-    bad = source.replace("send_response(200)", "send_response(500)").replace("good", "bad")
+    bad = source.replace("send_response(200)", 'send_response(500 if __name__ == "__main__" else 200)')
+    bad = bad.replace("good", "bad")
     sha = world.push({"app.py": bad, ".towpath.yml": pipeline.replace("deadline: 30s", "deadline: 3s")})
     assert world.ended(sha).state == "passed"
 
