@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -78,7 +79,11 @@ class Starts(threading.Thread):
 
     def run(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
+        with self.process.stdout as lines:
+            self._count(lines)
+
+    def _count(self, lines: Iterable[str]) -> None:
+        for line in lines:
             attributes = json.loads(line)["Actor"]["Attributes"]
             if attributes.get("towpath.kind") == "stage":
                 self.stages[attributes["towpath.step"]] += 1
@@ -147,6 +152,8 @@ def _measure(running: Service, folder: Path, pushes: int, seed: int) -> Figure:
     took = time.monotonic() - began
     until(lambda: not leftovers(running), 120, "the removal of leftovers", 0.5)
     starts.process.terminate()
+    starts.process.wait()
+    starts.join()
     right = _right(running, shas)
     live = serves(port, f"c{pushes - 1}")
     doubled_stages = sum(count - 1 for count in starts.stages.values())

@@ -100,18 +100,23 @@ def service(command: tuple[str, ...] = ("up", "--workers", "2"), **environment: 
     """Start a service, hand it out, stop it and remove what it kept. `web` alone gets a Redis beside it."""
     home = Path(tempfile.mkdtemp(prefix="tpb-"))
     port = free_port()
-    processes: list[subprocess.Popen[bytes]] = []
+    beside: list[subprocess.Popen[bytes]] = []
+    running: Service | None = None
     env = {**os.environ, "TOWPATH_LOG_LEVEL": "warning", **environment}
     try:
         services = wiring.build(Settings(home=home, bind=f"127.0.0.1:{port}"))
         if command[0] != "up":
             migrations.upgrade(services.database)
-            processes.append(_redis(home))
+            beside.append(_redis(home))
         log = home / "service.log"
-        processes.append(start(home, port, log, command, env))
-        yield Service(home, port, processes[-1], services, log)
+        running = Service(home, port, start(home, port, log, command, env), services, log)
+        yield running
     finally:
-        for process in reversed(processes):
+        # Whoever started the service anew meanwhile has put the new process in its place.
+        if running is not None:
+            stop(running.process)
+            running.services.database.close()
+        for process in beside:
             stop(process)
         shutil.rmtree(home, ignore_errors=True)
 
