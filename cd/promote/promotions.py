@@ -14,7 +14,7 @@ from cd.promote import environments, progress, votes
 from cd.promote.gates import TOWPATH, Facts, Gate, evaluate
 from cd.promote.opening import open_promotion, record
 from cd.promote.policy import stored
-from cd.promote.progress import leave, lock, refresh
+from cd.promote.progress import branch_of, leave, lock, refresh
 from cd.promote.records import Deployment, Environment, Promotion, Release
 from cd.promote.states import PENDING, PROMOTION
 from cd.store import events
@@ -32,6 +32,12 @@ def request(
     if live and live.release_id == release.id and live.environment_version == environment.version:
         raise Conflict(f"release #{release.number} is live in {environment.name} already")
     _refuse_twice(session, environment, release, "promote")
+    branches = stored(environment.spec).source
+    if branches is not None and not branches.takes(branch_of(release)):
+        raise Conflict(
+            f"release #{release.number} is not from a branch that may come to {environment.name}",
+            remedy="merge it first; the policy of the environment says which branches",
+        )
     return open_promotion(session, environment, release, requested_by=person.username)
 
 

@@ -148,8 +148,6 @@ def _before(session: Session, deployment_id: int | None) -> ReleaseRow | None:
 
 
 def _current(session: Session, row: PromotionRow) -> ReleaseRow | None:
-    if not row.open:
-        return None
     query = _releases().join(Deployment, Deployment.release_id == Release.id)
     found = session.execute(query.where(Deployment.environment_id == row.environment_id, _LIVE)).one_or_none()
     return ReleaseRow(*found) if found is not None else None

@@ -147,7 +147,7 @@ class PromotionDetail:
     promotion: PromotionRow
     project: ProjectRow
     environment: Slot
-    #: What runs there now; for one that ended: what ran there when it began.
+    #: What ran there when its deployment began; what runs there now when it has none.
     current: ReleaseRow | None
     #: The releases that come with it, newest first; what is taken away for a step back.
     changes: tuple[ReleaseRow, ...]

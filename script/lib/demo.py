@@ -50,6 +50,8 @@ class Demo:
 
     def start(self) -> None:
         """Towpath itself."""
+        if self.installation.runs():
+            raise Failed(f"a demo runs already in {FOLDER}; end it with Ctrl-C where it was started")
         self.installation.stop()  # what an earlier demo left that was killed
         check_ports(self.host, [self.port])
         check_ports("127.0.0.1", list(self.ports.values()))

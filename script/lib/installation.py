@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -89,6 +90,17 @@ class Installation:
     def started(self) -> bool:
         """Whether there is anything to take down."""
         return self._process is not None
+
+    def runs(self) -> bool:
+        """Whether somebody else's `towpath up` works in this folder: it holds the lock for as long as it lives."""
+        try:
+            with (self.home / "up.lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def start(self) -> str:
         """Start it and wait until it answers; returns the admin's password."""
