@@ -27,7 +27,7 @@ from cd.promote.targets.probe import Probe, get
 from cd.sandbox.docker_engine import translated
 
 #: Longest pause, in seconds, between two looks at a port that nobody listens on yet, or at a container without one.
-STARTING = 0.05
+STARTING = 0.02
 #: Attempts to get a good answer through the proxy after a switch.
 CHECKS = 5
 #: Exit codes of the container's init for a command that can't be executed or found.
