@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select, func, literal_column, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from cd.errors import NotFound
 from cd.pipeline import queries as pipeline
@@ -255,11 +255,13 @@ def _trouble(session: Session, project_id: int | None) -> dict[int, PromotionRow
 
 
 def _newest(session: Session, project_id: int | None) -> dict[int, ReleaseRow]:
+    made = aliased(Release)
+    newest = select(func.max(made.number)).where(made.project_id == Project.id).correlate(Project).scalar_subquery()
     query = (
         _releases()
         .add_columns(Release.project_id)
         # The sum keeps SQLite from going through all releases first.
-        .join(Project, (Release.project_id == Project.id + 0) & (Release.number == Project.next_release - 1))
+        .join(Project, (Release.project_id == Project.id + 0) & (Release.number == newest))
     )
     if project_id is not None:
         query = query.where(Project.id == project_id)
