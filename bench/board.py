@@ -39,7 +39,7 @@ def seed(services: Services) -> None:
     with services.database.write() as session:
         project_rows = [
             {"id": p, "slug": f"project-{p:02}", "forge": "generic", "webhook_secret": b"", "next_run": each + 1,
-             "next_release": 11, "created_at": at, "clone_url": None}
+             "created_at": at, "clone_url": None}
             for p in range(1, PROJECTS + 1)
         ]  # fmt: skip
         session.execute(insert(Project), project_rows)

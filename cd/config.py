@@ -42,6 +42,23 @@ class Settings(BaseSettings):
     proxy_image: str = Field("haproxy:2.8", description="HAProxy image put before deployed containers.")
     lease_seconds: float = Field(6.0, gt=1, le=600, description="How long a worker's claim lasts without renewal.")
     build_timeout: float = Field(1800.0, gt=0, description="Longest build, in seconds.")
+    registry: str = Field(
+        "", description="Registry and prefix, such as registry.example:5000/towpath, that builds push to; empty: none."
+    )
+    log_limit: int = Field(4 << 30, gt=0, description="Largest output of one attempt at a stage, in bytes.")
+    shadow_audit: int = Field(
+        50, ge=0, description="One in so many reused verdicts is earned again to see whether it stands; 0: none."
+    )
+    artifact_limit: int = Field(1 << 30, gt=0, description="Largest sum of the artifacts of one attempt, in bytes.")
+    artifact_days: float = Field(30, gt=0, description="Days that artifacts are kept.")
+    snapshot_limit: int = Field(512 << 20, gt=0, description="Largest kept files of a failed stage, in bytes.")
+    snapshot_hours: float = Field(24, gt=0, description="Hours that the files of a failed stage are kept.")
+    images_limit: int = Field(
+        20 << 30, gt=0, description="Bytes of the engine's disk that images made by Towpath may take."
+    )
+    keep_releases: int = Field(
+        50, ge=1, description="So many newest releases of a project keep their images, besides those in use."
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
     @property

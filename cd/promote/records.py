@@ -47,7 +47,7 @@ class Release(Base):
     number: Mapped[int]
     run_id: Mapped[int] = mapped_column(Id, ForeignKey("run.id"), unique=True)
     run_number: Mapped[int]
-    image: Mapped[str] = mapped_column(String(80))
+    image: Mapped[str] = mapped_column(Text)
     sha: Mapped[str] = mapped_column(String(64))
     ref: Mapped[str] = mapped_column(Text)
     #: First line of the commit message; who wrote and who pushed it.
@@ -57,6 +57,8 @@ class Release(Base):
     #: `DeploySpec` of `cd.pipeline.definition` as JSON; None when the repository says nothing of it.
     deploy: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    #: Set when its image was let go to keep the disk within its bound; it can't be promoted any more.
+    retired_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     __table_args__ = (UniqueConstraint("project_id", "number"),)
 
@@ -130,7 +132,7 @@ class Deployment(Base):
     previous_id: Mapped[int | None] = mapped_column(Id, ForeignKey("deployment.id"))
     #: The deployment whose containers serve this one: another one when image and config were the same.
     serving_id: Mapped[int | None] = mapped_column(Id)
-    image: Mapped[str] = mapped_column(String(80))
+    image: Mapped[str] = mapped_column(Text)
     environment_version: Mapped[int]
     #: `EnvironmentSpec` that it is deployed with, whatever the environment's says by now.
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)

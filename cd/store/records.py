@@ -23,6 +23,10 @@ class Task(Base):
     kind: Mapped[str] = mapped_column(String(32))
     #: Id of the row that the work is about; which table it is in follows from `kind`.
     subject: Mapped[int] = mapped_column(Id)
+    #: Whose work it is: a project's id, None for Towpath's own.
+    owner: Mapped[int | None] = mapped_column(Id)
+    #: Seconds of work that depend on this task, itself included; of one owner's tasks the largest goes first.
+    weight: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     state: Mapped[str] = mapped_column(String(16), default="ready")
     fence: Mapped[int] = mapped_column(default=0)
     #: Failed attempts so far; a claim lost with its worker is not one.

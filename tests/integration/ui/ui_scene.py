@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cd.identity import audit, users
@@ -154,13 +155,13 @@ def _steps(session: Session, run: Run, states: dict[str, str]) -> dict[str, Step
 
 
 def _release(session: Session, run: Run) -> Release:
-    project = session.get_one(Project, run.project_id)
+    newest = session.scalar(select(func.max(Release.number)).where(Release.project_id == run.project_id))
+    number = (newest or 0) + 1
     release = Release(
-        project_id=run.project_id, number=project.next_release, run_id=run.id, run_number=run.number,
+        project_id=run.project_id, number=number, run_id=run.id, run_number=run.number,
         image=run.image, sha=run.sha, ref=run.ref, subject=run.subject, author=run.author, pusher=run.pusher,
         deploy=run.deploy, created_at=run.finished_at or now(),
     )  # fmt: skip
-    project.next_release += 1
     session.add(release)
     session.flush()
     return release
