@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -130,6 +130,20 @@ class StepRow:
     started_at: datetime | None
     finished_at: datetime | None
     reused: Reused | None
+    #: The stage's name in the file, and name and value of each axis for a cell of its matrix.
+    stage: str = ""
+    cell: Mapping[str, str] = field(default_factory=dict)
+    #: Name and image, as the file has it, of each service.
+    services: Mapping[str, str] = field(default_factory=dict)
+    #: The file's conditions: branches, paths, events, status; only those that are set.
+    when: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: none, services or internet.
+    network: str = "none"
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the file's own conditions kept it out of this run."""
+        return self.state == "skipped" and self.cause == "when"
 
 
 @dataclass(frozen=True)
@@ -259,6 +273,11 @@ def _steps(session: Session, run_id: int) -> Iterable[StepRow]:
             started_at=step.started_at,
             finished_at=step.finished_at,
             reused=reused if step.state == "reused" else None,
+            stage=step.stage,
+            cell=step.cell or {},
+            services={name: told["image"] for name, told in step.spec.get("services", {}).items()},
+            when={name: values for name, values in step.spec.get("when", {}).items() if values},
+            network=step.spec.get("network") or ("services" if step.spec.get("services") else "none"),
         )
 
 
