@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
@@ -18,10 +18,26 @@ from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
 from cd.store import events, tasks
 from cd.store.base import now
-from cd.store.states import move
+from cd.store.states import move, move_many
+
+if TYPE_CHECKING:
+    from cd.pipeline.plan import Planned
 
 #: Called in the transaction that ends a run; what releases follow from it is not the pipeline's business.
 Ended = Callable[[Session, Run], None]
+
+
+NOTHING: Mapping[str, str] = {}
+NOSERVICES: Mapping[str, Mapping[str, str]] = {}
+
+
+class _Plain(NamedTuple):
+    name: str
+    stage: str
+    cell: Mapping[str, str]
+    spec: StageSpec
+    needs: tuple[str, ...]
+    skip: str
 
 
 class Created(NamedTuple):
@@ -108,26 +124,58 @@ def steps_of(session: Session, run_id: int) -> list[Step]:
     return list(session.scalars(select(Step).where(Step.run_id == run_id).order_by(Step.position)))
 
 
-def add_stages(session: Session, run: Run, pipeline: Pipeline) -> None:
-    """Give the run the stages of its pipeline file; a second call for the same run changes nothing."""
+def add_stages(
+    session: Session,
+    run: Run,
+    planned: Sequence[Planned] | Pipeline,
+    images: Mapping[str, str] = NOTHING,
+    services: Mapping[str, Mapping[str, str]] = NOSERVICES,
+) -> None:
+    """Give the run its stages; a second call for the same run changes nothing.
+
+    `images` and `services` give by step name the image that it tests, and the image of each of its services.
+    A stage that its own conditions leave out is skipped at once.
+    """
+    if isinstance(planned, Pipeline):  # until the build plans
+        planned = [_Plain(name, name, {}, spec, ("build", *spec.needs), "") for name, spec in planned.stages.items()]
     known = {step.name for step in steps_of(session, run.id)}
-    for position, (name, spec) in enumerate(pipeline.stages.items(), start=1):
-        if name in known:
-            continue
-        session.add(
-            Step(
-                run_id=run.id,
-                project_id=run.project_id,
-                name=name,
-                kind="stage",
-                position=position,
-                state="waiting",
-                needs=["build", *spec.needs],
-                spec=spec.model_dump(mode="json", by_alias=True),
-                allow_failure=spec.allow_failure,
-            )
+    rows = [
+        Step(
+            run_id=run.id,
+            project_id=run.project_id,
+            name=one.name,
+            stage=one.stage,
+            cell=dict(one.cell),
+            kind="stage",
+            position=position,
+            state="waiting",
+            needs=list(one.needs),
+            spec=one.spec.model_dump(mode="json", by_alias=True),
+            allow_failure=one.spec.allow_failure,
+            image=images.get(one.name),
+            services=dict(services.get(one.name, NOTHING)),
         )
+        for position, one in enumerate(planned, start=1)
+        if one.name not in known
+    ]
+    session.add_all(rows)
     session.flush()
+    left_out = {one.name: one.skip for one in planned if one.skip}
+    at = now()
+    move_many(
+        session,
+        STEP,
+        Step,
+        "waiting",
+        "skipped",
+        rows=[
+            {"id": row.id, "reason": left_out[row.name], "cause": "when", "finished_at": at}
+            for row in rows
+            if row.name in left_out
+        ],
+        project_id=run.project_id,
+        run_id=run.id,
+    )
 
 
 def start_step(session: Session, step_id: int, fence: int) -> tuple[Run, Step] | None:
@@ -149,6 +197,7 @@ def start_step(session: Session, step_id: int, fence: int) -> tuple[Run, Step] |
             "running",
             held=step.fence,
             fence=fence,
+            key=_key(session, step),
             attempt=step.attempt + 1,
             reason="",
             started_at=now(),
@@ -156,6 +205,11 @@ def start_step(session: Session, step_id: int, fence: int) -> tuple[Run, Step] |
     else:
         _take_over(session, step, fence)
     return run, step
+
+
+def _key(session: Session, step: Step) -> str | None:
+    """What a stage's result will stand under: with the secrets as they are when it begins."""
+    return verdicts.keys(session, step.project_id, [step])[step.id] if step.kind == "stage" else None
 
 
 def _take_over(session: Session, step: Step, fence: int) -> None:
@@ -218,10 +272,7 @@ def _apply_steps(session: Session, run: Run, decision: Decision, steps: dict[str
 
 
 def _reuse(session: Session, run: Run, step: Step) -> bool:
-    if step.image is None:
-        return False
-    spec = StageSpec.model_validate(step.spec)
-    verdict = verdicts.find(session, run, step.image, spec, verdicts.stage_key(spec))
+    verdict = verdicts.find_many(session, run, [step]).get(step.id)
     if verdict is None:
         return False
     earned = session.get_one(Run, verdict.run_id)
@@ -232,6 +283,7 @@ def _reuse(session: Session, run: Run, step: Step) -> bool:
         step,
         "reused",
         verdict_id=verdict.id,
+        key=verdict.key,
         reason=f"passed for this image in run #{earned.number}",
         queued_at=at,
         finished_at=at,

@@ -41,6 +41,16 @@ def append(
     )
 
 
+def append_many(session: Session, kind: str, subjects: Sequence[int], *, project_id: int, run_id: int | None) -> None:
+    """The same for many subjects at once, in their order."""
+    if not subjects:
+        return
+    if not session.info.get("events"):
+        lock_events(session)
+    shared = {"at": now(), "kind": kind, "project_id": project_id, "run_id": run_id, "data": {}}
+    session.connection().execute(_APPEND, [{**shared, "subject": subject} for subject in subjects])
+
+
 def after(session: Session, cursor: int, limit: int = 500) -> Sequence[Event]:
     """Events with an id over `cursor`, oldest first."""
     return session.scalars(select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)).all()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.util import identity_key
 
 from cd.errors import StaleWrite
 from cd.store import events
@@ -61,3 +62,41 @@ def move(session: Session, machine: Machine, row: Any, new: str, *, held: int | 
         run_id=row.id if machine.name == "run" else getattr(row, "run_id", None),
         subject=row.id,
     )
+
+
+def move_many(
+    session: Session,
+    machine: Machine,
+    table: Any,
+    old: str,
+    new: str,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    project_id: int,
+    run_id: int,
+) -> None:
+    """Bring many rows of `table` that belong to one run from `old` to `new` in one statement, each with its event.
+
+    Each of `rows` has the row's `id` and the values to write with the state, the same columns in all of them. Raises
+    StaleWrite when one of them is no longer `old`. Objects of them that the session has are read again.
+    """
+    if not rows:
+        return
+    machine.check(old, new)
+    session.flush()
+    change = update(table.__table__).where(
+        table.__table__.c.id == bindparam("moved_id"), table.__table__.c.state == bindparam("moved_from")
+    )
+    told = [
+        {"moved_id": row["id"], "moved_from": old, "state": new, **{k: v for k, v in row.items() if k != "id"}}
+        for row in rows
+    ]
+    changed = session.connection().execute(change, told).rowcount
+    if changed != len(rows):
+        raise StaleWrite(f"{len(rows) - changed} of {len(rows)} {machine.name}s are no longer {old}")
+    ids = [row["id"] for row in rows]
+    for key in ids:
+        known = session.identity_map.get(identity_key(table, key))
+        if known is not None:
+            session.refresh(known)
+    events.append_many(session, f"{machine.name}.{new}", ids, project_id=project_id, run_id=run_id)

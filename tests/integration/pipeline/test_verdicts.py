@@ -28,14 +28,16 @@ def earn(database: Database, slug: str = "shop", *, trusted: bool = True, second
         run = rows.run(session, rows.project(session, slug), trusted=trusted)
         step = session.scalars(select(Step).where(Step.run_id == run.id)).one()
         step.image, step.started_at = IMAGE, now() - timedelta(seconds=seconds)
-        verdicts.keep(session, run, step, KEY)
+        step.key = KEY
+        verdicts.keep(session, run, step)
     return run, step
 
 
 def found(database: Database, run: Run, image: str = IMAGE, stage: StageSpec | None = None) -> Verdict | None:
     stage = stage or spec()
+    step = Step(id=1, image=image, spec=stage.model_dump(mode="json"), services={})
     with database.read() as session:
-        return verdicts.find(session, run, image, stage, verdicts.stage_key(stage))
+        return verdicts.find_many(session, run, [step]).get(1)
 
 
 def test_what_passed_stands_for_the_same_image_and_key(database: Database) -> None:
@@ -61,7 +63,8 @@ def test_the_newest_stands(database: Database) -> None:
         again = rows.run(session, session.get_one(Project, run.project_id))
         step = session.scalars(select(Step).where(Step.run_id == again.id)).one()
         step.image, step.started_at = IMAGE, now()
-        verdicts.keep(session, again, step, KEY)
+        step.key = KEY
+        verdicts.keep(session, again, step)
     verdict = found(database, run)
     assert verdict is not None
     assert (verdict.run_id, verdict.step_id) == (again.id, step.id)
@@ -86,5 +89,4 @@ def test_who_wants_a_fresh_run_gets_one(database: Database) -> None:
 def test_stages_that_may_see_another_world_each_time_are_run(database: Database) -> None:
     run, _ = earn(database)
     for stage in (spec(reuse="never"), spec(network="internet")):
-        with database.read() as session:
-            assert verdicts.find(session, run, IMAGE, stage, KEY) is None
+        assert found(database, run, stage=stage) is None
