@@ -15,7 +15,7 @@ def register(pages: Blueprint) -> None:
     """Give the blueprint's templates what they need; names are shared by the whole application."""
     for function in (look.ago, look.age, look.took, look.moment, look.clock, look.digest, look.sha, look.plural):
         pages.add_app_template_filter(function, function.__name__)
-    pages.add_app_template_filter(look.state, "look")
+    pages.add_app_template_filter(look.shown, "look")
     pages.add_app_template_filter(when, "when")
     pages.add_app_template_filter(format_seconds, "seconds")
     pages.add_app_template_global(look.CAUSES, "CAUSES")  # type: ignore[arg-type]  # a value, not a function

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from cd.pipeline.queries import StepRow
 from cd.store.base import now
 from cd.units import format_seconds
 
@@ -51,6 +52,15 @@ CAUSES = {"out_of_memory": "out of memory", "timeout": "over its time limit"}
 def state(name: str) -> State:
     """The look of a state; one that is not known is shown by its name."""
     return _STATES.get(name) or State(name.replace("_", " "), "idle", "clock")
+
+
+def shown(what: str | StepRow) -> State:
+    """The look of a state, or of a build or stage: a failure that is allowed is neither green nor red."""
+    if isinstance(what, str):
+        return state(what)
+    if what.allow_failure and what.state in ("failed", "errored"):
+        return State(f"{what.state}, which it may", "wait", "alert")
+    return State("left out", "idle", "skip") if what.left_out else state(what.state)
 
 
 def age(at: datetime | None, until: datetime | None = None) -> str:
