@@ -92,6 +92,14 @@ class Run(Base):
             sqlite_where=text("state IN ('queued', 'running')"),
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
+        # What a newer push of the same branch ends.
+        Index(
+            "ix_run_open_ref",
+            "project_id",
+            "ref",
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
     )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,20 +11,17 @@ from sqlalchemy.orm import Session
 
 from cd.errors import Conflict, StaleWrite
 from cd.identity import audit
-from cd.pipeline import verdicts
-from cd.pipeline.decide import Decision, StepView, decide
+from cd.pipeline import ending, interim, verdicts
+from cd.pipeline.advance import Ended, advance
 from cd.pipeline.definition import Pipeline, StageSpec
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
-from cd.store import events, tasks
+from cd.store import events
 from cd.store.base import now
 from cd.store.states import move, move_many
 
 if TYPE_CHECKING:
     from cd.pipeline.plan import Planned
-
-#: Called in the transaction that ends a run; what releases follow from it is not the pipeline's business.
-Ended = Callable[[Session, Run], None]
 
 
 NOTHING: Mapping[str, str] = {}
@@ -52,7 +49,7 @@ _NUMBER = (
     update(Project)
     .where(Project.id == bindparam("project"))
     .values(next_run=Project.next_run + 1)
-    .returning(Project.next_run)
+    .returning(Project.next_run, Project.supersede)
 )
 _RUN = insert(Run).returning(Run.id)
 _STEP = insert(Step).returning(Step.id)
@@ -65,6 +62,7 @@ def create(
     event: str,
     ref: str,
     sha: str,
+    before: str | None = None,
     message: str = "",
     author: str = "",
     pusher: str = "",
@@ -79,6 +77,7 @@ def create(
         event=event,
         ref=ref,
         sha=sha,
+        before=before,
         message=message,
         author=author,
         pusher=pusher,
@@ -90,10 +89,16 @@ def create(
     return session.get_one(Run, created.id)
 
 
-def enqueue(session: Session, project_id: int, **values: str | bool | int | None) -> Created:
-    """The same in few statements, for the way of a push. `values` are columns of Run: event, ref, sha, ..."""
+def enqueue(
+    session: Session, project_id: int, *, superseding: bool = True, **values: str | bool | int | None
+) -> Created:
+    """The same in few statements, for the way of a push. `values` are columns of Run: event, ref, sha, ...
+
+    With `superseding`, older runs of the same ref give way to it as the project is set.
+    """
     connection, at = session.connection(), now()
-    number: int = connection.execute(_NUMBER, {"project": project_id}).scalar_one() - 1
+    number, supersede = connection.execute(_NUMBER, {"project": project_id}).one()
+    number -= 1
     told = {"project_id": project_id, "number": number, "state": "queued", "created_at": at, **values}
     run_id: int = connection.execute(_RUN, told).scalar_one()
     build: int = connection.execute(
@@ -107,8 +112,10 @@ def enqueue(session: Session, project_id: int, **values: str | bool | int | None
             "queued_at": at,
         },
     ).scalar_one()
-    tasks.add(session, "build", build)
+    interim.add(session, "build", build, owner=project_id)
     events.append(session, "run.queued", project_id=project_id, run_id=run_id, subject=run_id)
+    if superseding:
+        ending.supersede(session, project_id, number, supersede, values)
     return Created(run_id, number)
 
 
@@ -237,81 +244,12 @@ def end_step(session: Session, step: Step, state: str, ended: Ended, **values: o
     advance(session, run, ended)
 
 
-def advance(session: Session, run: Run, ended: Ended) -> None:
-    """Apply what `decide` says: call for stages that can start, skip those that can't, end the run.
-
-    A stage whose verdict stands needs no worker: it ends here, and what waits for it is looked at at once.
-    """
-    if run.state in RUN.terminal:
-        return
-    steps = {step.name: step for step in steps_of(session, run.id)}
-    while True:
-        decision = decide([_view(step) for step in steps.values()])
-        if not _apply_steps(session, run, decision, steps):
-            break
-    if decision.run is not None:
-        move(session, RUN, run, decision.run, finished_at=now(), reason=run.reason or _why(decision, steps))
-        ended(session, run)
-
-
-def _view(step: Step) -> StepView:
-    return StepView(step.name, step.state, tuple(step.needs), step.allow_failure, step.queued_at is not None)
-
-
-def _apply_steps(session: Session, run: Run, decision: Decision, steps: dict[str, Step]) -> bool:
-    """True when a stage ended by reuse, so that there is more to decide."""
-    for name, reason in decision.skip:
-        move(session, STEP, steps[name], "skipped", reason=reason, finished_at=now())
-    reused = [name for name in decision.start if _reuse(session, run, steps[name])]
-    for name in decision.start:
-        if name not in reused:
-            steps[name].queued_at = now()
-            session.flush()
-            tasks.add(session, "stage", steps[name].id)
-    return bool(reused)
-
-
-def _reuse(session: Session, run: Run, step: Step) -> bool:
-    verdict = verdicts.find_many(session, run, [step]).get(step.id)
-    if verdict is None:
-        return False
-    earned = session.get_one(Run, verdict.run_id)
-    at = now()
-    move(
-        session,
-        STEP,
-        step,
-        "reused",
-        verdict_id=verdict.id,
-        key=verdict.key,
-        reason=f"passed for this image in run #{earned.number}",
-        queued_at=at,
-        finished_at=at,
-    )
-    return True
-
-
-def _why(decision: Decision, steps: dict[str, Step]) -> str:
-    if decision.run == "passed":
-        return ""
-    blamed = next((step for step in steps.values() if step.state == decision.run and not step.allow_failure), None)
-    return (
-        f"{blamed.name}: {blamed.reason}"
-        if blamed and blamed.reason
-        else (f"{blamed.name} {decision.run}" if blamed else "")
-    )
-
-
 def end_run(session: Session, run: Run, state: str, reason: str, ended: Ended) -> None:
-    """End a run from outside its graph: canceled by a person, or superseded. Its open steps end with it."""
+    """End a run from outside its graph. Its open steps end with it. Raises Conflict when it has ended."""
     if run.state in RUN.terminal:
         raise Conflict(f"run #{run.number} has ended already: {run.state}")
-    opened = [step for step in steps_of(session, run.id) if step.state not in STEP.terminal]
-    tasks.cancel(session, "build", [step.id for step in opened])
-    tasks.cancel(session, "stage", [step.id for step in opened])
-    for step in opened:
-        # A running step's worker sees this at its next look and stops the container.
-        move(session, STEP, step, "canceled", reason=reason, finished_at=now())
+    session.flush()
+    ending.close(session, run.project_id, run.id, reason)
     move(session, RUN, run, state, reason=reason, finished_at=now())
     ended(session, run)
 
@@ -324,16 +262,24 @@ def cancel(session: Session, run: Run, username: str, ended: Ended) -> None:
     audit.append(session, username, "run.cancel", f"run/{locked.id}", number=locked.number)
 
 
-def retry(session: Session, project: Project, run: Run, username: str, *, fresh: bool = False) -> Run:
-    """A new run of the same commit. What passed before is reused, unless it is to be `fresh`."""
+def retry(
+    session: Session, project: Project, run: Run, username: str, *, fresh: bool = False, failed: bool = False
+) -> Run:
+    """A new run of the same commit. What stands is reused, and what passed in a run that did not pass is kept.
+
+    `fresh` builds and runs everything anew. `failed` only says what is expected: Conflict when nothing failed.
+    """
     if run.state not in RUN.terminal:
         raise Conflict(f"run #{run.number} is still {run.state}", remedy="wait for its end, or cancel it")
+    if failed and run.state == "passed":
+        raise Conflict(f"run #{run.number} passed: there is nothing to try again", remedy="retry it fresh")
     again = create(
         session,
         project,
         event=run.event,
         ref=run.ref,
         sha=run.sha,
+        before=run.before,
         message=run.message,
         author=run.author,
         pusher=run.pusher,

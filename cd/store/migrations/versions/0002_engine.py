@@ -12,6 +12,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+OPEN = sa.text("state IN ('queued', 'running')")
 #: SQLite doesn't hold a column to its length.
 WIDER = (
     ("deployment", "image", sa.Text()),
@@ -137,6 +138,7 @@ def upgrade() -> None:
     op.drop_column("project", "next_release")
     op.add_column("release", sa.Column("retired_at", UTCDateTime(), nullable=True))
     op.add_column("run", sa.Column("before", sa.String(length=64), nullable=True))
+    op.create_index("ix_run_open_ref", "run", ["project_id", "ref"], sqlite_where=OPEN, postgresql_where=OPEN)
     op.add_column("step", sa.Column("stage", sa.String(length=63), server_default="", nullable=False))
     op.add_column("step", sa.Column("cell", sa.JSON(), server_default=sa.text("'{}'"), nullable=False))
     op.add_column("step", sa.Column("services", sa.JSON(), server_default=sa.text("'{}'"), nullable=False))
