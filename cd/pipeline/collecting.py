@@ -13,19 +13,35 @@ the stage over after a crash collects again, with the same outcome.
         collected.store(session, step, attempt)     # also when the attempt failed, or another one follows
         attempts.record(…, report=collected.report)
         runs.end_step(…, reason="; ".join(filter(None, [outcome.reason, *collected.notes])))
+
+An artifact that can't be kept fails a stage that passed: green promises its files, and since a verdict is reused, they
+would be missing for ever. What is left out by rule (a link, a device) and a report that can't be read is only noted:
+the command's exit code is the verdict.
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from cd.errors import NotFound
+from cd.pipeline import globs, reports
+from cd.pipeline.archive import Budget, Endless, walk
+from cd.pipeline.artifacts import ArtifactStore, Stored
 from cd.pipeline.definition import StageSpec
-from cd.pipeline.records import Step
+from cd.pipeline.junit import Case
+from cd.pipeline.records import Artifact, Step
+from cd.pipeline.taking import Take
 from cd.sandbox.base import Sandbox
+from cd.store.base import now
+
+#: Bytes that a tar may have besides the content of its files.
+OVERHEAD = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -36,11 +52,32 @@ class Collected:
     report: dict[str, Any] | None = None
     #: Remarks for the step's reason, one sentence each: a report that can't be read, a symlink that was left out, ….
     notes: tuple[str, ...] = ()
-    #: Why artifacts that were asked for could not be kept; empty when all are. A stage that passed otherwise fails by it.
+    #: Why artifacts that were asked for could not be kept; empty when all are. A stage that passed else fails by it.
     lost: str = ""
+    cases: tuple[Case, ...] = ()
+    artifacts: tuple[tuple[str, Stored], ...] = ()
+    #: Days that the artifacts are kept.
+    days: float = 0.0
 
     def store(self, session: Session, step: Step, attempt: int) -> None:
         """Write results of tests and the list of artifacts of this attempt, in the transaction that ends it."""
+        reports.store(session, step, attempt, self.cases)
+        made = now()
+        for path, stored in self.artifacts:
+            session.add(
+                Artifact(
+                    project_id=step.project_id,
+                    run_id=step.run_id,
+                    step_id=step.id,
+                    attempt=attempt,
+                    path=path,
+                    size=stored.size,
+                    sha256=stored.sha256,
+                    blob=stored.blob,
+                    created_at=made,
+                    expires_at=made + timedelta(days=self.days),
+                )
+            )
 
 
 @dataclass(frozen=True)
@@ -74,4 +111,29 @@ class Collector:
         Secrets are masked in what reports say, and a file that holds one is no artifact. Raises ServiceError when the
         engine or the blob store fails; what the stage wrote never raises.
         """
-        return Collected()
+        if not self.wants(spec):
+            return Collected()
+        store = ArtifactStore(self.blobs)
+        # What a worker kept that was lost before the end.
+        store.remove(f"artifact/{step_id}/{attempt}")
+        take = Take(store, f"artifact/{step_id}/{attempt}/{fence}", self.limit, secrets)
+        take.want(spec)
+        budget = Budget(2 * spec.limits.disk + OVERHEAD)
+        for root in globs.roots([*take.reports, *take.artifacts]):
+            try:
+                for entry in walk(self.sandbox.files(container, root), posixpath.dirname(root), budget):
+                    take.entry(entry)
+            except NotFound:
+                continue
+            except Endless as error:
+                take.lose(f"{root} is more than can be read: {error}")
+                break
+        summary = take.results.summary
+        return Collected(
+            report=summary.as_json() if summary.files else None,
+            notes=tuple(take.notes()),
+            lost=take.lost,
+            cases=tuple(take.results.kept()),
+            artifacts=tuple(take.kept.items()),
+            days=self.days,
+        )
