@@ -26,7 +26,8 @@ _OLDER = select(Run.id, Run.state).where(
     text("run.state IN ('queued', 'running')"),
     Run.event == bindparam("of_event"),
     Run.trusted == bindparam("of_trusted"),
-    Run.number < bindparam("before"),
+    # Not `<`, which would lead SQLite away from that index.
+    Run.number != bindparam("newest"),
     # What a person asked for is not taken away by a push.
     Run.retry_of.is_(None),
 )
@@ -50,7 +51,7 @@ def supersede(session: Session, project_id: int, number: int, mode: str, values:
             "of_ref": values["ref"],
             "of_event": values["event"],
             "of_trusted": values.get("trusted", True),
-            "before": number,
+            "newest": number,
         },
     )
     for run_id, state in older.all():

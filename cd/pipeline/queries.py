@@ -17,6 +17,18 @@ from cd.pipeline.states import RUN
 #: Of a commit message only its beginning is read for lists.
 SUBJECT_CHARS = 400
 
+#: The columns of ProjectRow, in its order.
+_PROJECT = (
+    Project.id,
+    Project.slug,
+    Project.forge,
+    Project.clone_url,
+    Project.created_at,
+    Project.supersede,
+    Project.parallel,
+    Project.keep_failed,
+)
+
 #: The columns of RunRow, in its order.
 _RUN = (
     Run.id,
@@ -47,6 +59,11 @@ class ProjectRow:
     forge: str
     clone_url: str | None
     created_at: datetime
+    #: Which runs of a branch a newer push ends: waiting, running or never.
+    supersede: str = "waiting"
+    #: Builds and stages at the same time at most; None for no limit.
+    parallel: int | None = None
+    keep_failed: bool = False
 
     @property
     def hosted(self) -> bool:
@@ -139,6 +156,8 @@ class StepRow:
     when: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: none, services or internet.
     network: str = "none"
+    #: Stage key that it ran under, or stands on.
+    key: str | None = None
 
     @property
     def left_out(self) -> bool:
@@ -171,15 +190,13 @@ class RunDetail:
 
 def projects(session: Session) -> list[ProjectRow]:
     """All projects by name."""
-    columns = (Project.id, Project.slug, Project.forge, Project.clone_url, Project.created_at)
-    rows = session.execute(select(*columns).where(Project.deleted_at.is_(None)).order_by(Project.slug))
+    rows = session.execute(select(*_PROJECT).where(Project.deleted_at.is_(None)).order_by(Project.slug))
     return [ProjectRow(*row) for row in rows]
 
 
 def project(session: Session, slug: str) -> ProjectRow:
     """One project by its slug. Raises NotFound."""
-    columns = (Project.id, Project.slug, Project.forge, Project.clone_url, Project.created_at)
-    row = session.execute(select(*columns).where(Project.slug == slug, Project.deleted_at.is_(None))).one_or_none()
+    row = session.execute(select(*_PROJECT).where(Project.slug == slug, Project.deleted_at.is_(None))).one_or_none()
     if row is None:
         raise NotFound(f"there is no project {slug!r}", remedy="look at the board for the ones there are")
     return ProjectRow(*row)
@@ -240,11 +257,36 @@ def detail(session: Session, slug: str, number: int) -> RunDetail:
         canceled_by,
         retry_of,
         deploy is not None,
-        tuple(_steps(session, run.id)),
+        tuple(_steps(session, run.id, retries=retry_of is not None)),
     )
 
 
-def _steps(session: Session, run_id: int) -> Iterable[StepRow]:
+def _kept(session: Session, run_id: int) -> dict[str, Reused]:
+    """Stages that stand on the run which this one tries again, by name: the run of the chain that they passed in."""
+    kept: dict[str, Reused] = {}
+    wanted = set(
+        session.scalars(
+            select(Step.name).where(
+                Step.run_id == run_id, Step.state == "reused", Step.kind == "stage", Step.verdict_id.is_(None)
+            )
+        )
+    )
+    columns = (Run.id, Run.retry_of, Run.number)
+    here = session.execute(select(*columns).where(Run.id == run_id)).one()
+    while wanted and here.retry_of is not None:
+        here = session.execute(select(*columns).where(Run.id == here.retry_of)).one()
+        rows = session.execute(
+            select(Step.name, Step.started_at, Step.finished_at).where(
+                Step.run_id == here.id, Step.state == "passed", Step.name.in_(wanted)
+            )
+        )
+        for name, started, finished in rows:
+            kept[name] = Reused(here.number, name, finished, (finished - started).total_seconds())
+            wanted.discard(name)
+    return kept
+
+
+def _steps(session: Session, run_id: int, *, retries: bool) -> Iterable[StepRow]:
     earner, earned = aliased(Step), aliased(Run)
     query = (
         select(Step, earned.number, earner.name, Verdict.created_at, Verdict.seconds)
@@ -254,8 +296,9 @@ def _steps(session: Session, run_id: int) -> Iterable[StepRow]:
         .where(Step.run_id == run_id)
         .order_by(Step.position, Step.id)
     )
+    kept = _kept(session, run_id) if retries else {}
     for step, number, name, at, seconds in session.execute(query):
-        reused = None if number is None else Reused(number, name or step.name, at, seconds)
+        reused = kept.get(step.name) if number is None else Reused(number, name or step.name, at, seconds)
         yield StepRow(
             id=step.id,
             name=step.name,
@@ -277,6 +320,7 @@ def _steps(session: Session, run_id: int) -> Iterable[StepRow]:
             cell=step.cell or {},
             services={name: told["image"] for name, told in step.spec.get("services", {}).items()},
             when={name: values for name, values in step.spec.get("when", {}).items() if values},
+            key=step.key,
             network=step.spec.get("network") or ("services" if step.spec.get("services") else "none"),
         )
 

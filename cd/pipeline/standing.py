@@ -30,7 +30,8 @@ def look_up(session: Session, run: Run, ids: Sequence[int]) -> dict[int, Standin
     steps = session.scalars(select(Step).where(Step.id.in_(ids))).all()
     found = verdicts.find_many(session, run, steps)
     earned = {verdict.run_id for verdict in found.values()}
-    numbers = dict(session.execute(select(Run.id, Run.number).where(Run.id.in_(earned))).tuples()) if earned else {}
+    rows = session.execute(select(Run.id, Run.number).where(Run.id.in_(earned))).all() if earned else []
+    numbers = {row.id: row.number for row in rows}
     standing = {
         key: Standing(key, verdict.key, verdict.id, f"passed for this image in run #{numbers[verdict.run_id]}")
         for key, verdict in found.items()
@@ -70,4 +71,4 @@ def _revoked(session: Session, project_id: int, keys: Sequence[str]) -> set[tupl
             Verdict.project_id == project_id, Verdict.key.in_(keys), Verdict.revoked_at.is_not(None)
         )
     )
-    return set(rows.tuples())
+    return set(rows)
