@@ -17,6 +17,8 @@ COMMANDS = {
     "project": Entry("cd.cli.project", "project", "Connect repositories."),
     "environment": Entry("cd.cli.environment", "environment", "Say where releases go, and by which policy."),
     "run": Entry("cd.cli.run", "run", "Start, watch and end runs."),
+    "tests": Entry("cd.cli.tests", "tests", "Look at the tests that stages reported."),
+    "artifact": Entry("cd.cli.artifact", "artifact", "List and fetch what stages left to be kept."),
     "promotion": Entry("cd.cli.promotion", "promotion", "See what wants to go where."),
     "promote": Entry("cd.cli.promotion", "promote", "Ask for a release to be brought into an environment."),
     "approve": Entry("cd.cli.promotion", "approve", "Vote for a promotion."),
@@ -30,6 +32,7 @@ COMMANDS = {
     "user": Entry("cd.cli.people", "user", "Manage accounts."),
     "token": Entry("cd.cli.people", "token", "Manage your API tokens."),
     "validate": Entry("cd.cli.validate", "validate", "Check a pipeline file."),
+    "doctor": Entry("cd.cli.doctor", "doctor", "Check this machine, and that the sandbox stops what it must."),
     "exec": Entry("cd.cli.execute", "execute", "Run the pipeline of the working tree on this machine."),
 }
 
