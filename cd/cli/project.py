@@ -70,7 +70,12 @@ def show(slug: str, as_json: bool) -> None:
         output.show_json(told)
         return
     output.facts(
-        [("project", told["slug"]), ("forge", told["forge"]), ("repository", told["clone_url"] or "hosted here")]
+        [
+            ("project", told["slug"]),
+            ("forge", told["forge"]),
+            ("repository", told["clone_url"] or "hosted here"),
+            *_settings(told),
+        ]
     )
     click.echo()
     show_environments(told["environments"])
@@ -78,6 +83,85 @@ def show(slug: str, as_json: bool) -> None:
     show_releases(told["releases"])
     click.echo()
     show_runs(told["runs"])
+
+
+@project.command("set")
+@click.argument("slug")
+@click.option(
+    "--supersede",
+    type=click.Choice(["waiting", "running", "never"]),
+    help="Which runs of a branch a newer push ends: those that wait, those too that run, or none.",
+)
+@click.option("--parallel", type=click.IntRange(0, 1000), help="Builds and stages at the same time; 0: no limit.")
+@click.option("--keep-failed/--no-keep-failed", default=None, help="Keep a failed stage's files for `towpath shell`.")
+@json_option
+def set_(slug: str, supersede: str | None, parallel: int | None, keep_failed: bool | None, as_json: bool) -> None:
+    """Change settings of a project; what is not given stays as it is."""
+    if supersede is None and parallel is None and keep_failed is None:
+        raise click.UsageError("give what to change: --supersede, --parallel or --keep-failed")
+    told = connect().patch(f"/projects/{part(slug)}", supersede=supersede, parallel=parallel, keep_failed=keep_failed)
+    if as_json:
+        output.show_json(told)
+        return
+    output.facts([("project", told["slug"]), *_settings(told)])
+
+
+def _settings(told: Any) -> list[tuple[str, str]]:
+    return [
+        ("a newer push ends", f"{told['supersede']} runs" if told["supersede"] != "never" else "no runs"),
+        ("at the same time", f"{told['parallel']} builds and stages" if told["parallel"] else "no limit of its own"),
+        ("failed stages", "files are kept" if told["keep_failed"] else "files are not kept"),
+    ]
+
+
+@project.command()
+@click.argument("slug")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="How many at most.")
+@json_option
+def flakes(slug: str, limit: int, as_json: bool) -> None:
+    """List stages that both passed and failed for the same image and key."""
+    items = connect().get(f"/projects/{part(slug)}/flakes", limit=limit)["items"]
+    if as_json:
+        output.show_json(items)
+        return
+    rows = [
+        (
+            one["stage"],
+            f"{one['passed']} × (last #{one['passed_run']})",
+            f"{one['failed']} × (last #{one['failed_run']})",
+            output.ago(one["last_at"]),
+            one["image"][-12:],
+            one["key"][:12],
+        )
+        for one in items
+    ]
+    output.table(("STAGE", "PASSED", "FAILED", "LAST", "IMAGE", "KEY"), rows, "no flakes: nothing contradicted itself")
+
+
+@project.command()
+@click.argument("slug")
+@json_option
+def reuse(slug: str, as_json: bool) -> None:
+    """Show what standing on earlier results spared, and how often it was wrong."""
+    told = connect().get(f"/projects/{part(slug)}/reuse")
+    if as_json:
+        output.show_json(told)
+        return
+    output.facts(
+        [
+            ("reused", f"{told['reused']} stages"),
+            ("saved", f"{told['saved'] / 60:.1f} min"),
+            ("run again", f"{told['audited']} of them, to see whether that was right"),
+            ("false hits", str(told["false_hits"])),
+        ]
+    )
+    rows = [
+        (one["stage"], f"#{one['run_number']}", output.ago(one["at"]), one["image"][-12:], one["key"][:12])
+        for one in told["newest"]
+    ]
+    if rows:
+        click.echo()
+        output.table(("FALSE HIT", "RUN", "FOUND", "IMAGE", "KEY"), rows, "")
 
 
 @project.command()

@@ -44,14 +44,22 @@ def start(ctx: click.Context, project: str, ref: str, follow: bool, as_json: boo
 @run.command()
 @project_argument
 @number_argument
-@click.option("--failed", is_flag=True, help="Only what did not pass; what passed stands, as does the image.")
+@click.option("--failed", is_flag=True, help="Only what did not pass; refused when nothing failed.")
+@click.option("--fresh", is_flag=True, help="Build and test everything again, whatever is known.")
 @follow_option
 @json_option
 @click.pass_context
-def retry(ctx: click.Context, *, project: str, number: int, failed: bool, follow: bool, as_json: bool) -> None:
-    """Run a commit once more, build and all; with --failed only what did not pass."""
+def retry(
+    ctx: click.Context, *, project: str, number: int, failed: bool, fresh: bool, follow: bool, as_json: bool
+) -> None:
+    """Run a commit once more: what is known stands, and what passed in a run that did not pass is kept.
+
+    With --fresh nothing is kept.
+    """
+    if failed and fresh:
+        raise click.UsageError("give either --failed or --fresh")
     client = connect()
-    again = client.post(f"{where(project, number)}/retry", fresh=not failed)
+    again = client.post(f"{where(project, number)}/retry", fresh=fresh, failed=failed)
     _started(ctx, client, project, again, follow=follow, as_json=as_json)
 
 

@@ -12,11 +12,14 @@ from sqlalchemy.orm import Session
 
 from cd.errors import Conflict, NotFound, UserError
 from cd.identity import audit
+from cd.pipeline.ending import GIVE_WAY
 from cd.pipeline.git import check_url
 from cd.pipeline.records import Project
 from cd.store import events
 from cd.store.base import now
 
+#: Most builds and stages of one project at a time that can be set.
+MAX_PARALLEL = 1000
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 #: Forge of hosted repositories: their hook signs as Standard Webhooks.
 HOSTED_FORGE = "generic"
@@ -75,6 +78,33 @@ def find(session: Session, slug: str) -> Project:
 def listing(session: Session) -> list[Project]:
     """All projects by name."""
     return list(session.scalars(select(Project).where(Project.deleted_at.is_(None)).order_by(Project.slug)))
+
+
+def configure(
+    session: Session,
+    project: Project,
+    actor: str,
+    *,
+    supersede: str | None = None,
+    parallel: int | None = None,
+    keep_failed: bool | None = None,
+) -> None:
+    """Change settings of a project; None leaves one as it is, 0 for `parallel` takes the limit away."""
+    wanted = {"supersede": supersede, "parallel": parallel, "keep_failed": keep_failed}
+    values = {name: value for name, value in wanted.items() if value is not None}
+    if supersede is not None and supersede not in GIVE_WAY:
+        raise UserError(f"{supersede!r} is no way to supersede", where="supersede", remedy=f"use {', '.join(GIVE_WAY)}")
+    if parallel is not None and not 0 <= parallel <= MAX_PARALLEL:
+        raise UserError(
+            f"{parallel} is no number of stages at a time",
+            where="parallel",
+            remedy=f"use 1 to {MAX_PARALLEL}, or 0 for no limit",
+        )
+    for name, value in values.items():
+        setattr(project, name, (value or None) if name == "parallel" else value)
+    session.flush()
+    audit.append(session, actor, "project.configure", project.slug, **values)
+    events.append(session, "project.configured", project_id=project.id, subject=project.id)
 
 
 def delete(session: Session, project: Project, actor: str) -> None:

@@ -231,6 +231,8 @@ class Attempt(Base):
         UniqueConstraint("step_id", "number"),
         Index("ix_attempt_verdicts", "project_id", "key", "image", "state"),
         Index("ix_attempt_history", "project_id", "name", "created_at"),
+        # How often reuse was wrong.
+        Index("ix_attempt_shadow", "project_id", "state", sqlite_where=text("shadow"), postgresql_where=text("shadow")),
     )
 
 

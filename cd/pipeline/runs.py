@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from cd.errors import Conflict, StaleWrite
 from cd.identity import audit
+from cd.pipeline import advance as following
 from cd.pipeline import ending, interim, verdicts
-from cd.pipeline.advance import Ended, advance
 from cd.pipeline.definition import Pipeline, StageSpec
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
@@ -23,6 +23,9 @@ from cd.store.states import move, move_many
 if TYPE_CHECKING:
     from cd.pipeline.plan import Planned
 
+
+Ended = following.Ended
+advance = following.advance
 
 NOTHING: Mapping[str, str] = {}
 NOSERVICES: Mapping[str, Mapping[str, str]] = {}

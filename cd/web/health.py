@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cd.errors import ServiceError
 from cd.identity.people import Role
+from cd.pipeline import reuse
 from cd.pipeline.records import Run
 from cd.promote.records import Deployment, Promotion
 from cd.store.base import now
@@ -75,6 +76,15 @@ class _Numbers(Collector):
         yield self._by_state(
             "towpath_deployments", "Deployments.", Deployment.state, Deployment.state, ("deploying", "live")
         )
+        audits = GaugeMetricFamily(
+            "towpath_reuse_audits",
+            "Reused stages that were run again, by result: failed is a false hit.",
+            labels=["state"],
+        )
+        counted = {"passed": 0, "failed": 0} | reuse.audits(self._session)
+        for state, number in counted.items():
+            audits.add_metric([state], number)
+        yield audits
         oldest = self._session.scalar(
             select(func.min(Task.created_at)).where(Task.state == "ready", Task.not_before <= now())
         )

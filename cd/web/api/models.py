@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+#: Runs that have not begun, those too that have, or none.
+Supersede = Literal["waiting", "running", "never"]
 
 
 class Shown(BaseModel):
@@ -78,6 +82,15 @@ class Project(Shown):
     clone_url: str | None
     hosted: bool
     created_at: datetime
+    supersede: Supersede = Field(description="Which runs of a branch a newer push ends.")
+    parallel: int | None = Field(description="Builds and stages at the same time at most.")
+    keep_failed: bool = Field(description="Whether a failed stage's files are kept for `towpath shell`.")
+
+
+class ProjectSettings(Taken):
+    supersede: Supersede | None = Field(None, description="Which runs of a branch a newer push ends.")
+    parallel: int | None = Field(None, ge=0, le=1000, description="Builds and stages at a time; 0: no limit.")
+    keep_failed: bool | None = Field(None, description="Keep a failed stage's files for `towpath shell`.")
 
 
 class NewProject(Taken):
@@ -116,6 +129,12 @@ class Step(Shown):
     started_at: datetime | None
     finished_at: datetime | None
     reused: Reused | None
+    stage: str
+    cell: Mapping[str, str]
+    services: Mapping[str, str]
+    when: Mapping[str, Sequence[str]]
+    network: str
+    key: str | None = Field(description="Stage key that it ran under, or stands on.")
 
 
 class Run(Shown):
@@ -153,6 +172,42 @@ class NewRun(Taken):
 
 class Retry(Taken):
     fresh: bool = Field(False, description="Build and test everything again, whatever is known.")
+    failed: bool = Field(False, description="Refuse when nothing failed.")
+
+
+class FlakeQuery(BaseModel):
+    limit: int = Field(50, ge=1, le=200)
+
+
+class Flake(Shown):
+    stage: str = Field(validation_alias="name")
+    image: str
+    key: str
+    passed: int = Field(description="Times that it passed with this image and key.")
+    failed: int
+    last_at: datetime
+    passed_run: int = Field(description="The last run in which it passed.")
+    failed_run: int
+
+
+class Flakes(BaseModel):
+    items: list[Flake]
+
+
+class FalseHit(Shown):
+    stage: str
+    run_number: int
+    image: str
+    key: str
+    at: datetime
+
+
+class Reuse(Shown):
+    reused: int = Field(description="Stages that stood on an earlier result.")
+    saved: float = Field(description="Seconds of stages that did not run.")
+    audited: int = Field(description="How many of them were run again to see whether that was right.")
+    false_hits: int = Field(description="How many of those then failed.")
+    newest: tuple[FalseHit, ...]
 
 
 class Release(Shown):

@@ -8,7 +8,7 @@ from flask import Response
 
 from cd.errors import TowpathError, UserError
 from cd.identity.people import Role
-from cd.pipeline import projects, queries
+from cd.pipeline import attempts, projects, queries, reuse
 from cd.pipeline.records import Project
 from cd.promote import environments
 from cd.promote import queries as promote
@@ -79,6 +79,9 @@ def create_project(body: models.NewProject) -> Response:
         clone_url=project.clone_url,
         hosted=project.hosted,
         created_at=project.created_at,
+        supersede=project.supersede,
+        parallel=project.parallel,
+        keep_failed=project.keep_failed,
         webhook_url=f"{parts.settings.url}/hooks/{project.slug}",
         webhook_secret=secret,
         push_url=push_url,
@@ -95,6 +98,34 @@ def _host(project: Project, secret: str) -> Path:
         with parts.database.write() as session:
             projects.delete(session, projects.find(session, project.slug), who().username)
         raise
+
+
+@api.patch("/projects/<slug>", responses={200: models.Project})
+@access(Role.admin)
+def configure_project(path: models.ProjectPath, body: models.ProjectSettings) -> Response:
+    """Change settings of a project; what is left out stays as it is."""
+    with services().database.write() as session:
+        projects.configure(session, projects.find(session, path.slug), who().username, **body.model_dump())
+    with services().database.read() as session:
+        return shown(models.Project.model_validate(queries.project(session, path.slug)))
+
+
+@api.get("/projects/<slug>/flakes", responses={200: models.Flakes})
+@access(Role.viewer)
+def list_flakes(path: models.ProjectPath, query: models.FlakeQuery) -> Response:
+    """Stages that both passed and failed for the same image and key, the latest first."""
+    with services().database.read() as session:
+        found = attempts.flakes(session, queries.project(session, path.slug).id, query.limit)
+    return shown(models.Flakes(items=[models.Flake.model_validate(row) for row in found]))
+
+
+@api.get("/projects/<slug>/reuse", responses={200: models.Reuse})
+@access(Role.viewer)
+def show_reuse(path: models.ProjectPath) -> Response:
+    """What standing on earlier results spared, and how often it was wrong."""
+    with services().database.read() as session:
+        counted = reuse.counts(session, queries.project(session, path.slug).id)
+    return shown(models.Reuse.model_validate(counted))
 
 
 @api.delete("/projects/<slug>", responses={204: None})

@@ -89,10 +89,10 @@ def cancel_run(path: models.RunPath) -> Response:
 @api.post("/projects/<slug>/runs/<int:number>/retry", responses={201: models.RunDetail})
 @access(Role.developer)
 def retry_run(path: models.RunPath, body: models.Retry) -> Response:
-    """A new run of the same commit; what passed is reused, so that only what failed runs again."""
+    """A new run of the same commit; what passed stands, so that only what failed runs again."""
     with services().database.write() as session:
         project = projects.find(session, path.slug)
-        again = runs.retry(session, project, find(session, path), who().username, fresh=body.fresh)
+        again = runs.retry(session, project, find(session, path), who().username, fresh=body.fresh, failed=body.failed)
     return _shown(path.slug, again.number, 201)
 
 

@@ -188,7 +188,23 @@ def test_runs(towpath: Towpath, run: Run) -> None:
     assert data(towpath("run", "cancel", "demo", 1, "--json"))["state"] == "canceled"
     again = data(towpath("run", "retry", "demo", 1, "--failed", "--json"))
     assert (again["number"], again["fresh"], again["retry_of"] is None) == (2, False, False)
+    towpath("run", "retry", "demo", 1, "--failed", "--fresh", code=2)
+    assert data(towpath("run", "retry", "demo", 1, "--fresh", "--json"))["fresh"] is True
     assert "no branch or tag" in towpath("run", "start", "demo", code=1).stderr
+
+
+def test_settings_flakes_and_reuse_of_a_project(towpath: Towpath, demo: dict[str, Any]) -> None:
+    towpath("project", "set", "demo", code=2)
+    changed = data(
+        towpath("project", "set", "demo", "--supersede", "running", "--parallel", 3, "--keep-failed", "--json")
+    )
+    assert (changed["supersede"], changed["parallel"], changed["keep_failed"]) == ("running", 3, True)
+    assert "no limit" in towpath("project", "set", "demo", "--parallel", 0, "--no-keep-failed").stdout
+    assert "running runs" in towpath("project", "show", "demo").stdout
+    assert "no flakes" in towpath("project", "flakes", "demo").stdout
+    assert data(towpath("project", "flakes", "demo", "--json")) == []
+    assert "0 stages" in towpath("project", "reuse", "demo").stdout
+    assert data(towpath("project", "reuse", "demo", "--json"))["false_hits"] == 0
 
 
 def test_logs(towpath: Towpath, run: Run, services: Services) -> None:

@@ -31,6 +31,7 @@ PUBLIC = {
 NEEDED = {
     "POST /api/v1/projects": Role.admin,
     "DELETE /api/v1/projects/<slug>": Role.admin,
+    "PATCH /api/v1/projects/<slug>": Role.admin,
     "PUT /api/v1/projects/<slug>/environments": Role.admin,
     "POST /api/v1/projects/<slug>/environments/<name>/hold": Role.approver,
     "DELETE /api/v1/projects/<slug>/environments/<name>/hold": Role.approver,

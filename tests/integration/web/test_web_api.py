@@ -145,6 +145,26 @@ def test_projects_that_can_not_be(clients: Clients, body: dict[str, Any], words:
     assert call(clients["admin"], "GET", "/projects")["items"] == []
 
 
+def test_a_project_is_set(clients: Clients, project: Project) -> None:
+    shown = call(clients["viewer"], "GET", "/projects/demo")
+    assert (shown["supersede"], shown["parallel"], shown["keep_failed"]) == ("waiting", None, False)
+    changed = call(clients["admin"], "PATCH", "/projects/demo", supersede="running", parallel=2)
+    assert (changed["supersede"], changed["parallel"], changed["keep_failed"]) == ("running", 2, False)
+    changed = call(clients["admin"], "PATCH", "/projects/demo", parallel=0, keep_failed=True)
+    assert (changed["supersede"], changed["parallel"], changed["keep_failed"]) == ("running", None, True)
+    for body in ({"supersede": "always"}, {"parallel": -1}, {"parallel": 10**9}, {"slug": "other"}):
+        call(clients["admin"], "PATCH", "/projects/demo", 422, **body)
+    call(clients["developer"], "PATCH", "/projects/demo", 403, parallel=1)
+    call(clients["admin"], "PATCH", "/projects/nothing", 404, parallel=1)
+
+
+def test_flakes_and_reuse_of_a_new_project_are_nothing(clients: Clients, project: Project) -> None:
+    assert call(clients["viewer"], "GET", "/projects/demo/flakes") == {"items": []}
+    told = call(clients["viewer"], "GET", "/projects/demo/reuse")
+    assert told == {"reused": 0, "saved": 0.0, "audited": 0, "false_hits": 0, "newest": []}
+    call(clients["viewer"], "GET", "/projects/nothing/reuse", 404)
+
+
 def test_runs_are_listed_page_by_page_canceled_and_tried_again(
     clients: Clients, services: Services, project: Project
 ) -> None:

@@ -97,6 +97,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_attempt_history", "attempt", ["project_id", "name", "created_at"])
     op.create_index("ix_attempt_verdicts", "attempt", ["project_id", "key", "image", "state"])
+    op.create_index(
+        "ix_attempt_shadow",
+        "attempt",
+        ["project_id", "state"],
+        sqlite_where=sa.text("shadow"),
+        postgresql_where=sa.text("shadow"),
+    )
     op.create_table(
         "snapshot",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
