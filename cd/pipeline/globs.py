@@ -56,8 +56,19 @@ def glob(text: str) -> Glob:
         raise UserError("a stage leaves files only in /work and /tmp", where=text, remedy="write /work/… or /tmp/…")
     names = [name for name in names[1:] if name not in ("", ".")]
     plain = next((at for at, name in enumerate(names) if _MAGIC.search(name)), len(names))
-    segments = tuple(_ANY if name == "**" else re.compile(fnmatch.translate(name)) for name in names)
-    return Glob(text, "/" + "/".join(names[:plain]), segments)
+    return Glob(text, "/" + "/".join(names[:plain]), _segments(names))
+
+
+def relative(text: str) -> Glob:
+    """A pattern of names that begin nowhere in particular, such as files of a repository or branches.
+
+    What it is asked for is written with a `/` in front.
+    """
+    return Glob(text, "/", _segments([name for name in text.split("/") if name not in ("", ".")]))
+
+
+def _segments(names: Sequence[str]) -> tuple[re.Pattern[str] | None, ...]:
+    return tuple(_ANY if name == "**" else re.compile(fnmatch.translate(name)) for name in names)
 
 
 def roots(globs: Iterable[Glob]) -> Sequence[str]:
