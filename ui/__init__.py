@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request, url_for
 from cd.web import problems
 from cd.web.context import access
 from ui import ansi, filters
-from ui.pages import account, audit, board, environments, errors, logs, people, project, promotion, run, settings
+from ui.pages import account, audit, board, environments, errors, logs, people, project, promotion, run, settings, tests
 
 STATIC = Path(__file__).parent / "static"
 #: A static address carries a hash, so what is behind it never changes.
@@ -23,7 +23,7 @@ def create_blueprint() -> Blueprint:
     """A new blueprint with every page. It needs an application made by `cd.web.app.create_app`."""
     pages = Blueprint("ui", __name__, template_folder="templates")
     filters.register(pages)
-    for part in (board, project, environments, settings, run, logs, promotion, account, people, audit):
+    for part in (board, project, environments, settings, run, logs, promotion, account, people, audit, tests):
         part.register(pages)
     pages.add_url_rule("/static/<version>/<name>", "asset", access(None)(_asset))
     pages.add_url_rule("/favicon.ico", "favicon", access(None)(lambda: _asset("", "favicon.svg")))

@@ -22,7 +22,7 @@ from cd.store import events
 from cd.store.base import now
 from cd.web.context import access, services, who
 from ui import graph
-from ui.pages import logs
+from ui.pages import logs, tests
 from ui.pages.common import argument, done
 
 
@@ -52,6 +52,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         log = logs.window(session, chosen, argument("attempt"), argument("line")) if chosen else None
         release = promoting.release_of_run(session, detail.run.id)
         promotions = promoting.promotions_of(session, release.id) if release else []
+        left = tests.left(session, detail.run.id)
     return render_template(
         "ui/run.html",
         detail=detail,
@@ -63,6 +64,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         release=release,
         promotions=promotions,
         cursor=cursor,
+        **left,
     )
 
 
