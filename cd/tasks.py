@@ -11,7 +11,8 @@ from types import TracebackType
 import structlog
 
 from cd.errors import ServiceError, StaleWrite, TowpathError
-from cd.pipeline import runs, stages
+from cd.pipeline import artifacts, reports, runs, stages
+from cd.pipeline.artifacts import ArtifactStore
 from cd.pipeline.records import Step
 from cd.pipeline.states import STEP
 from cd.promote import cleaning, deployments, releases
@@ -154,6 +155,8 @@ def _clean(services: Services, claim: Claim) -> None:
     removed = stages.clean(services.database, services.sandbox, instance)
     removed += cleaning.clean(services.database, services.targets, instance)
     services.repositories.clean()
+    artifacts.clean(services.database, ArtifactStore(services.settings.blobs), services.settings.artifact_days)
+    reports.clean(services.database)
     if removed:
         log.info("clean.removed", containers=removed)
 

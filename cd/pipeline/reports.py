@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from cd.pipeline.junit import NAME_CHARS, TEXT_CHARS, WORSE, Case, Reader, shortened
-from cd.pipeline.records import Step, TestCase, TestResult
-from cd.store.base import insert_new
+from cd.pipeline.records import Run, Step, TestCase, TestResult
+from cd.store.base import insert_new, now
+from cd.store.database import Database
 
 #: Results of one attempt that are kept, and characters of text with them; what failed comes first.
 MAX_CASES = 20_000
 MAX_TEXT = 4_000_000
 #: Values in one statement.
 BATCH = 500
+#: Days that results of tests are kept, and stages whose results one round of cleaning removes.
+DAYS = 90
+ROUND = 200
 
 One = TypeVar("One")
 
@@ -128,6 +133,21 @@ def store(session: Session, step: Step, attempt: int, cases: Sequence[Case]) -> 
     ]
     for rows in _batches(results):
         session.execute(insert(TestResult), rows)
+
+
+def clean(database: Database, days: float = DAYS) -> int:
+    """Remove the results of stages that ended long ago, the oldest first; of how many stages."""
+    for done in range(ROUND):
+        with database.read() as session:
+            oldest = session.scalar(select(func.min(TestResult.step_id)))
+            ended = session.scalar(
+                select(func.coalesce(Step.finished_at, Run.created_at)).join(Run).where(Step.id == oldest)
+            )
+        if oldest is None or ended is None or ended > now() - timedelta(days=days):
+            return done
+        with database.write() as session:
+            session.execute(delete(TestResult).where(TestResult.step_id == oldest))
+    return ROUND
 
 
 def case_hash(stage: str, classname: str, name: str) -> str:

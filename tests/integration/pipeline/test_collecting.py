@@ -353,7 +353,18 @@ def test_what_a_later_run_reuses_is_kept_for_it(shop: Shop, tmp_path: Path) -> N
         assert session.scalars(select(Artifact.expires_at)).one() > now() + timedelta(days=29)
 
 
-def test_twenty_thousand_tests_are_written_quickly_and_no_more(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_long_ago_are_removed_oldest_first(shop: Shop) -> None:
+    _, old = shop.run(a="passed")
+    shop.attempt(old, 2, a="failed")
+    _, young = shop.run(a="passed")
+    with shop.database.write() as session:
+        session.get_one(Step, old).finished_at = now() - timedelta(days=91)
+    assert [reports.clean(shop.database) for _ in range(2)] == [1, 0]
+    with shop.database.read() as session:
+        assert session.scalars(select(TestResult.step_id)).all() == [young]
+
+
+def test_no_more_tests_are_kept_than_pages_can_bear(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "MAX_CASES", 2000)
     many = {f"t{number}": "passed" for number in range(2100)} | {"bad": "failed"}
     _, step_id = shop.run(**many)
