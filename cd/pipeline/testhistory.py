@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nsmallest
 from typing import Any, Literal
 
 from sqlalchemy import Select, case, func, or_, select, tuple_
@@ -16,6 +17,7 @@ from cd.pipeline.records import Attempt, Project, Run, Step, TestCase, TestResul
 from cd.pipeline.reports import Summary
 
 Order = Literal["failing", "slowest", "flaky"]
+ORDERS: tuple[Order, ...] = ("failing", "slowest", "flaky")
 #: Runs of a project that `ranked` looks at.
 WINDOW = 50
 BAD = ("failed", "error")
@@ -198,61 +200,83 @@ def history(session: Session, project_id: int, case_id: int, limit: int = 100) -
     return History(one.id, one.stage, one.classname, one.name, past)
 
 
-def ranked(session: Session, project_id: int, order: Order, limit: int = 20) -> list[RankedRow]:
+def ranked(session: Session, project_id: int, limit: int = 20) -> dict[Order, list[RankedRow]]:
     """The tests of the last runs that fail most often, take longest, or came out both ways for the same image."""
     start = _window(session, project_id)
     if start is None:
-        return []
-    proofs = _flips(start, project_id).subquery()
-    ran = TestResult.state != "skipped"
-    bad = func.sum(case((TestResult.state.in_(BAD), 1), else_=0))
-    mean = func.avg(case((ran, TestResult.seconds)))
-    flips = func.coalesce(func.max(proofs.c.flips), 0)
-    query = (
-        select(
-            TestCase.id,
-            TestCase.stage,
-            TestCase.classname,
-            TestCase.name,
-            func.count(),
-            bad,
-            func.coalesce(mean, 0.0),
-            func.coalesce(func.max(case((ran, TestResult.seconds))), 0.0),
-            flips,
-            func.max(TestResult.step_id),
+        return {"failing": [], "slowest": [], "flaky": []}
+    flips = _flips(session, start, project_id)
+    counts: list[Any] = list(session.execute(_counts(start, project_id)))
+    chosen = {
+        "failing": _best(counts, limit, lambda row: row.failures),
+        "slowest": _best(counts, limit, lambda row: row.mean),
+        "flaky": _best(counts, limit, lambda row: flips.get(row.case_id, 0)),
+    }
+    wanted = {row.case_id: row for rows in chosen.values() for row in rows}
+    names = {one.id: one for one in session.scalars(select(TestCase).where(TestCase.id.in_(wanted)))}
+    numbers = _run_numbers(session, {row.last for row in wanted.values()})
+    told = {
+        key: RankedRow(
+            case_id=key,
+            stage=names[key].stage,
+            classname=names[key].classname,
+            name=names[key].name,
+            runs=row.runs,
+            failures=row.failures,
+            mean_seconds=row.mean or 0.0,
+            max_seconds=row.longest or 0.0,
+            flips=flips.get(key, 0),
+            last_run=numbers[row.last],
         )
-        .select_from(TestResult)
-        .join(TestCase, TestCase.id == TestResult.case_id)
-        .outerjoin(proofs, proofs.c.case_id == TestCase.id)
-        .where(TestResult.step_id >= start, TestCase.project_id == project_id)
-        .group_by(TestCase.id, TestCase.stage, TestCase.classname, TestCase.name)
-        .limit(limit)
+        for key, row in wanted.items()
+    }
+    return {order: [told[row.case_id] for row in chosen[order]] for order in ORDERS}
+
+
+def _best(rows: Sequence[Any], limit: int, value: Callable[[Any], float | None]) -> list[Any]:
+    """Those of the largest values, none of which is nothing."""
+    return nsmallest(limit, (row for row in rows if value(row)), key=lambda row: (-(value(row) or 0), row.case_id))
+
+
+def _counts(start: int, project_id: int) -> Select[*tuple[Any, ...]]:
+    """Of each test: in how many attempts it was, how often it failed, what it took, and the last step it was in."""
+    took = case((TestResult.state != "skipped", TestResult.seconds))
+    sums = (
+        select(
+            TestResult.case_id,
+            func.count().label("runs"),
+            func.sum(case((TestResult.state.in_(BAD), 1), else_=0)).label("failures"),
+            func.avg(took).label("mean"),
+            func.max(took).label("longest"),
+            func.max(TestResult.step_id).label("last"),
+        )
+        .where(TestResult.step_id >= start)
+        .group_by(TestResult.case_id)
+        .subquery()
     )
-    match order:
-        case "failing":
-            query = query.having(bad > 0).order_by(bad.desc(), TestCase.id)
-        case "slowest":
-            query = query.having(mean > 0).order_by(mean.desc(), TestCase.id)
-        case "flaky":
-            query = query.having(flips > 0).order_by(flips.desc(), bad.desc(), TestCase.id)
-    rows: list[Any] = list(session.execute(query))
-    numbers = _run_numbers(session, [row[-1] for row in rows])
-    return [RankedRow(*(*row[:-1], numbers[row[-1]])) for row in rows]
+    return select(sums).join(TestCase, TestCase.id == sums.c.case_id).where(TestCase.project_id == project_id)
 
 
-def _flips(start: int, project_id: int) -> Select[*tuple[Any, ...]]:
-    """For each test, with how many pairs of image and key it both passed and failed."""
+def _flips(session: Session, start: int, project_id: int) -> dict[int, int]:
+    """Of each test that is a flake, with how many pairs of image and key it both passed and failed."""
     passed = func.max(case((TestResult.state == "passed", 1), else_=0))
     failed = func.max(case((TestResult.state.in_(BAD), 1), else_=0))
     pairs = (
         select(TestResult.case_id)
         .join(Attempt, (Attempt.step_id == TestResult.step_id) & (Attempt.number == TestResult.attempt))
         .where(TestResult.step_id >= start, Attempt.project_id == project_id)
+        # What never failed is no flake; most tests are left out by this.
+        .where(TestResult.case_id.in_(_failing(start)))
         .group_by(TestResult.case_id, Attempt.image, Attempt.key)
         .having(passed + failed == 2)
         .subquery()
     )
-    return select(pairs.c.case_id, func.count().label("flips")).group_by(pairs.c.case_id)
+    rows = session.execute(select(pairs.c.case_id, func.count()).group_by(pairs.c.case_id))
+    return {row[0]: row[1] for row in rows}
+
+
+def _failing(start: int) -> Select[*tuple[Any, ...]]:
+    return select(TestResult.case_id).where(TestResult.step_id >= start, TestResult.state.in_(BAD)).distinct()
 
 
 def _window(session: Session, project_id: int) -> int | None:
@@ -265,7 +289,7 @@ def _window(session: Session, project_id: int) -> int | None:
     )
 
 
-def _run_numbers(session: Session, step_ids: Sequence[int]) -> dict[int, int]:
+def _run_numbers(session: Session, step_ids: Iterable[int]) -> dict[int, int]:
     rows = session.execute(select(Step.id, Run.number).join(Run, Run.id == Step.run_id).where(Step.id.in_(step_ids)))
     return {row[0]: row[1] for row in rows}
 

@@ -79,7 +79,7 @@ def ranked(slug: str) -> ResponseReturnValue:
     """Which tests of a project's last runs are flaky, fail, or are slow."""
     with services().database.read() as session:
         project = queries.project(session, slug)
-        lists = {order: testhistory.ranked(session, project.id, order, RANKED) for order in _ORDERS}
+        lists = testhistory.ranked(session, project.id, RANKED)
     return render_template("ui/tests.html", project=project, lists=lists, titles=_ORDERS, window=testhistory.WINDOW)
 
 

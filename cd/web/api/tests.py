@@ -145,7 +145,7 @@ def ranked_tests(path: ProjectPath, query: RankedQuery) -> Response:
     """The tests of the last 50 runs that fail most often, take longest, or came out both ways."""
     with services().database.read() as session:
         project = queries.project(session, path.slug)
-        rows = testhistory.ranked(session, project.id, query.order, query.limit)
+        rows = testhistory.ranked(session, project.id, query.limit)[query.order]
     return shown(RankedTests(items=[Ranked.model_validate(row) for row in rows]))
 
 

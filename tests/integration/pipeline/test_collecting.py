@@ -290,13 +290,13 @@ def test_both_results_for_the_same_image_and_key_are_a_proven_flake(shop: Shop) 
     _, step_id = shop.run(a="failed", b="failed", c="passed")
     shop.attempt(step_id, 2, a="passed", b="failed", c="skipped")
     with shop.database.read() as session:
-        (flaky,) = testhistory.ranked(session, shop.project_id, "flaky")
+        (flaky,) = testhistory.ranked(session, shop.project_id)["flaky"]
         assert (flaky.name, flaky.flips, flaky.failures, flaky.runs, flaky.last_run) == ("a", 1, 1, 2, 1)
         past = testhistory.history(session, shop.project_id, flaky.case_id).past
         assert [(one.attempt, one.state, one.flaky) for one in past] == [(2, "passed", True), (1, "failed", True)]
-        assert names(testhistory.ranked(session, shop.project_id, "failing")) == ["b", "a"]
-        assert len(testhistory.ranked(session, shop.project_id, "slowest")) == 3
-        assert testhistory.ranked(session, shop.project_id + 1, "slowest") == []
+        assert names(testhistory.ranked(session, shop.project_id)["failing"]) == ["b", "a"]
+        assert len(testhistory.ranked(session, shop.project_id)["slowest"]) == 3
+        assert testhistory.ranked(session, shop.project_id + 1)["slowest"] == []
 
 
 def test_a_reused_stage_shows_what_its_verdict_was_earned_with(shop: Shop) -> None:
@@ -373,7 +373,7 @@ def test_no_more_tests_are_kept_than_pages_can_bear(shop: Shop, monkeypatch: pyt
     with shop.database.read() as session:
         assert session.scalar(select(func.count()).select_from(TestCase)) == 2000
         assert session.scalar(select(func.count()).select_from(TestResult)) == 4000
-        assert names(testhistory.ranked(session, shop.project_id, "failing")) == ["bad"]
+        assert names(testhistory.ranked(session, shop.project_id)["failing"]) == ["bad"]
 
 
 def test_a_name_that_is_told_of_twice_is_one_test(shop: Shop, tmp_path: Path) -> None:

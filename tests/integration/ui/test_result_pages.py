@@ -146,7 +146,7 @@ def test_the_history_of_a_test_and_the_tests_of_a_project(
     page = text(visitor, "/projects/shop/tests")
     assert page.index('id="flaky"') < page.index("test_due_date_skips_weekend") < page.index('id="failing"')
     with scene.services.database.read() as session:
-        (flaky, *_) = testhistory.ranked(session, scene.projects["shop"], "flaky")
+        (flaky, *_) = testhistory.ranked(session, scene.projects["shop"])["flaky"]
     page = text(visitor, f"/projects/shop/tests/{flaky.case_id}")
     assert "both ways" in page
     assert "of 9 failed" in page
