@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import Row, bindparam, or_, select, update
+from sqlalchemy import and_, bindparam, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from cd.pipeline import attempts, interim, standing
@@ -26,7 +26,7 @@ Ended = Callable[[Session, Run], None]
 #: Once some stages stand, how many that may come next are looked up with them; four times as many each time.
 LOOK_AHEAD = 32
 #: In larger runs every stage counts the same for the longest path: asking for times would cost more than it brings.
-MAX_TIMED = 200
+MAX_TIMED = 500
 
 
 @dataclass(frozen=True)
@@ -65,42 +65,40 @@ def advance(session: Session, run: Run, ended: Ended) -> None:
         ended(session, run)
 
 
+#: What has been called for, or ended, needs no reading of what it needs: there may be thousands of those.
+_PENDING = and_(Step.state == "waiting", Step.queued_at.is_(None))
+_ROWS = (
+    select(
+        Step.id,
+        Step.name,
+        Step.state,
+        Step.reason,
+        Step.allow_failure,
+        Step.cause,
+        Step.queued_at.is_not(None).label("queued"),
+        case((_PENDING, Step.needs)).label("needs"),
+        case((_PENDING, Step.spec["when"]["status"])).label("status"),
+    )
+    .where(
+        Step.run_id == bindparam("of_run"),
+        Step.state.not_in(GOOD),
+        or_(Step.state != "skipped", Step.cause.is_(None), Step.cause != "when"),
+    )
+    .order_by(Step.position)
+)
+
+
 def _read(session: Session, run: Run) -> _Course:
     session.flush()
-    found = session.execute(
-        select(
-            Step.id,
-            Step.name,
-            Step.state,
-            Step.needs,
-            Step.allow_failure,
-            Step.queued_at,
-            Step.cause,
-            Step.reason,
-            Step.spec["when"]["status"].label("status"),
+    course = _Course({}, {})
+    for key, name, state, reason, allowed, cause, queued, needs, status in session.connection().execute(
+        _ROWS, {"of_run": run.id}
+    ):
+        course.rows[name] = _Row(key, reason)
+        course.views[name] = StepView(
+            name, state, tuple(needs or ()), allowed, queued, tuple(status or ("passed",)), cause
         )
-        .where(
-            Step.run_id == run.id,
-            Step.state.not_in(GOOD if interim.KNOWS else ()),
-            or_(Step.state != "skipped", Step.cause.is_(None), Step.cause != "when"),
-        )
-        .order_by(Step.position)
-    ).all()
-    return _Course(
-        {row.name: _Row(row.id, row.reason) for row in found},
-        {row.name: _view(row) for row in found},
-    )
-
-
-def _view(row: Row[*tuple[object, ...]]) -> StepView:
-    return StepView(
-        row.name,
-        row.state,
-        tuple(row.needs),
-        row.allow_failure,
-        row.queued_at is not None,
-        *((tuple(row.status or ("passed",)), row.cause) if interim.KNOWS else ()),
-    )
+    return course
 
 
 def _work_out(session: Session, run: Run, course: _Course) -> Decision:
@@ -122,10 +120,7 @@ def _work_out(session: Session, run: Run, course: _Course) -> Decision:
             return decision
         for name in stand:
             course.reused.append(known[course.rows[name].id])
-            if interim.KNOWS:
-                del course.views[name]
-            else:
-                course.views[name] = replace(course.views[name], state="reused")
+            del course.views[name]
         ahead = max(LOOK_AHEAD, ahead * 4) if stand else ahead
 
 
@@ -150,13 +145,8 @@ def _standing(course: _Course, start: Iterable[str], known: dict[int, Standing])
     behind: dict[str, list[str]] = {}
     missing: dict[str, int] = {}
     for name, view in course.views.items():
-        if (
-            view.state == "waiting"
-            and not view.queued
-            and "passed" in getattr(view, "status", ("passed",))
-            and course.rows[name].id in known
-        ):
-            wanted = {need for need in view.needs if need in course.views and course.views[need].state not in GOOD}
+        if view.state == "waiting" and not view.queued and "passed" in view.status and course.rows[name].id in known:
+            wanted = {need for need in view.needs if need in course.views}
             missing[name] = len(wanted)
             for need in wanted:
                 behind.setdefault(need, []).append(name)

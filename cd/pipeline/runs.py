@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
@@ -13,31 +13,19 @@ from cd.errors import Conflict, StaleWrite
 from cd.identity import audit
 from cd.pipeline import advance as following
 from cd.pipeline import ending, interim, verdicts
-from cd.pipeline.definition import Pipeline, StageSpec
+from cd.pipeline.definition import Pipeline
+from cd.pipeline.plan import Occasion, Planned, plan
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
 from cd.store import events
 from cd.store.base import now
 from cd.store.states import move, move_many
 
-if TYPE_CHECKING:
-    from cd.pipeline.plan import Planned
-
-
 Ended = following.Ended
 advance = following.advance
 
 NOTHING: Mapping[str, str] = {}
 NOSERVICES: Mapping[str, Mapping[str, str]] = {}
-
-
-class _Plain(NamedTuple):
-    name: str
-    stage: str
-    cell: Mapping[str, str]
-    spec: StageSpec
-    needs: tuple[str, ...]
-    skip: str
 
 
 class Created(NamedTuple):
@@ -147,45 +135,42 @@ def add_stages(
     A stage that its own conditions leave out is skipped at once.
     """
     if isinstance(planned, Pipeline):  # until the build plans
-        planned = [_Plain(name, name, {}, spec, ("build", *spec.needs), "") for name, spec in planned.stages.items()]
-    known = {step.name for step in steps_of(session, run.id)}
+        planned = plan(planned, Occasion(run.event, run.ref))
+    known = set(session.scalars(select(Step.name).where(Step.run_id == run.id)))
     rows = [
-        Step(
-            run_id=run.id,
-            project_id=run.project_id,
-            name=one.name,
-            stage=one.stage,
-            cell=dict(one.cell),
-            kind="stage",
-            position=position,
-            state="waiting",
-            needs=list(one.needs),
-            spec=one.spec.model_dump(mode="json", by_alias=True),
-            allow_failure=one.spec.allow_failure,
-            image=images.get(one.name),
-            services=dict(services.get(one.name, NOTHING)),
-        )
+        {
+            "run_id": run.id,
+            "project_id": run.project_id,
+            "name": one.name,
+            "stage": one.stage,
+            "cell": dict(one.cell),
+            "kind": "stage",
+            "position": position,
+            "state": "waiting",
+            "needs": list(one.needs),
+            "spec": one.spec.model_dump(mode="json", by_alias=True),
+            "allow_failure": one.spec.allow_failure,
+            "image": images.get(one.name),
+            "services": dict(services.get(one.name, NOTHING)),
+        }
         for position, one in enumerate(planned, start=1)
         if one.name not in known
     ]
-    session.add_all(rows)
-    session.flush()
-    left_out = {one.name: one.skip for one in planned if one.skip}
+    if rows:
+        session.connection().execute(insert(Step), rows)
+        _leave_out(session, run, {one.name: one.skip for one in planned if one.skip and one.name not in known})
+
+
+def _leave_out(session: Session, run: Run, reasons: Mapping[str, str]) -> None:
+    """Skip the stages whose conditions do not hold; for those who need them that is as good as passed."""
+    added = session.execute(select(Step.id, Step.name).where(Step.run_id == run.id)).all() if reasons else []
     at = now()
-    move_many(
-        session,
-        STEP,
-        Step,
-        "waiting",
-        "skipped",
-        rows=[
-            {"id": row.id, "reason": left_out[row.name], "cause": "when", "finished_at": at}
-            for row in rows
-            if row.name in left_out
-        ],
-        project_id=run.project_id,
-        run_id=run.id,
-    )
+    rows = [
+        {"id": key, "reason": reasons[name], "cause": "when", "finished_at": at}
+        for key, name in added
+        if name in reasons
+    ]
+    move_many(session, STEP, Step, "waiting", "skipped", rows=rows, project_id=run.project_id, run_id=run.id)
 
 
 def start_step(session: Session, step_id: int, fence: int) -> tuple[Run, Step] | None:

@@ -22,6 +22,7 @@ from cd.config import Settings
 from cd.identity import users
 from cd.pipeline import runs
 from cd.pipeline.definition import Pipeline
+from cd.pipeline.plan import Occasion, plan
 from cd.pipeline.records import Run, Step
 from cd.pipeline.states import STEP
 from cd.store.states import move
@@ -100,7 +101,8 @@ def run(services: Services, demo: dict[str, Any]) -> Run:
             session, project.id, event="push", ref="refs/heads/main", sha="a" * 40, message="Fix \x1b[2J"
         )
         row = session.get_one(Run, made.id)
-        runs.add_stages(session, row, Pipeline.model_validate({"stages": {"unit": {"run": "pytest"}}}))
+        definition = Pipeline.model_validate({"stages": {"unit": {"run": "pytest"}}})
+        runs.add_stages(session, row, plan(definition, Occasion(row.event, row.ref)))
     return row
 
 

@@ -7,6 +7,8 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from cd.pipeline import runs, verdicts
+from cd.pipeline.parse import parse
+from cd.pipeline.plan import Planned
 from cd.pipeline.records import Project, Run, Verdict
 from cd.store.database import Database
 from cd.store.records import Event, Task
@@ -112,6 +114,57 @@ def test_what_can_t_run_any_more_is_skipped(database: Database) -> None:
         }  # fmt: skip
         assert (run.state, run.reason) == ("failed", "lint failed")
         assert "lint" in playing.step(session, run, "unit").reason
+
+
+WHEN = """
+stages:
+  docs: {run: docs}
+  unit: {run: unit, needs: [docs]}
+  notify: {run: notify, needs: [unit], when: {status: [failed]}}
+"""
+
+
+def planned(session: Session, run: Run, *, left_out: tuple[str, ...] = ()) -> None:
+    """Give a run the stages of WHEN, of which some are left out by their conditions."""
+    stages = parse(WHEN.encode()).stages
+    plan = [
+        Planned(name, name, {}, spec, ("build", *spec.needs), "it is for tags" if name in left_out else "")
+        for name, spec in stages.items()
+    ]
+    runs.add_stages(session, run, plan, dict.fromkeys(stages, playing.IMAGE))
+
+
+def test_what_its_own_conditions_leave_out_is_no_hindrance(database: Database) -> None:
+    with database.write() as session:
+        run = rows.run(session, rows.project(session))
+        planned(session, run, left_out=("docs",))
+        docs = playing.step(session, run, "docs")
+        assert (docs.state, docs.cause, docs.reason) == ("skipped", "when", "it is for tags")
+        playing.build(session, run)
+        playing.ends(session, run, "unit")
+        assert playing.states(session, run)["notify"] == "skipped"
+        assert run.state == "passed"
+
+
+def test_a_stage_can_run_because_another_failed(database: Database) -> None:
+    with database.write() as session:
+        run = rows.run(session, rows.project(session))
+        planned(session, run)
+        playing.build(session, run)
+        playing.ends(session, run, "docs", "failed")
+        assert playing.states(session, run) == {
+            "build": "passed", "docs": "failed", "unit": "skipped", "notify": "waiting",
+        }  # fmt: skip
+        playing.ends(session, run, "notify")
+        assert (run.state, run.reason) == ("failed", "docs failed")
+
+
+def test_stages_are_given_once(database: Database) -> None:
+    with database.write() as session:
+        run = rows.run(session, rows.project(session))
+        planned(session, run, left_out=("docs",))
+        planned(session, run, left_out=("docs",))
+        assert list(playing.states(session, run)) == ["build", "docs", "unit", "notify"]
 
 
 def test_the_longest_path_weighs_most(database: Database) -> None:

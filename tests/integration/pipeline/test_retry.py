@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from cd.errors import Conflict
 from cd.pipeline import queries, runs, verdicts
 from cd.pipeline.parse import parse
+from cd.pipeline.plan import Occasion, plan
 from cd.pipeline.records import Project, Run, Verdict
 from cd.store.database import Database
 
@@ -33,7 +34,7 @@ def failed(session: Session, *, trusted: bool = True) -> tuple[Project, Run]:
 
 def retried(session: Session, project: Project, run: Run, *, image: str = playing.IMAGE, fresh: bool = False) -> Run:
     again = runs.retry(session, project, run, "ana", fresh=fresh)
-    runs.add_stages(session, again, parse(STAGES.encode()))
+    runs.add_stages(session, again, plan(parse(STAGES.encode()), Occasion(again.event, again.ref)))
     playing.build(session, again, image=image)
     return again
 

@@ -13,6 +13,7 @@ from cd.identity import audit, users
 from cd.identity.people import Person, Role
 from cd.pipeline import projects, runs
 from cd.pipeline.parse import parse as parse_pipeline
+from cd.pipeline.plan import Occasion, plan
 from cd.pipeline.records import Project, Run, Step, Verdict
 from cd.promote import environments, opening, policy
 from cd.promote.records import Deployment, Environment, Promotion, Release
@@ -123,7 +124,7 @@ def _run(session: Session, scene: Scene, slug: str, state: str, minutes: float, 
     run = runs.create(session, project, **values)  # type: ignore[arg-type]
     begun = now() - timedelta(minutes=minutes)
     pipeline = parse_pipeline(PIPELINE)
-    runs.add_stages(session, run, pipeline)
+    runs.add_stages(session, run, plan(pipeline, Occasion(run.event, run.ref)))
     run.created_at, run.started_at, run.state = begun, begun + timedelta(seconds=0.3), state
     run.deploy = pipeline.deploy.model_dump(mode="json") if pipeline.deploy else None
     run.image = "sha256:" + hashlib.sha256(f"{slug}{number}".encode()).hexdigest()
