@@ -71,8 +71,10 @@ class Sink(Protocol):
 
     #: Bytes of the output that it has.
     position: int
-    #: The engine's time of the last entry that it has, in nanoseconds since 1970; 0 when it has none.
+    #: The last engine's time that `write` told it, in nanoseconds since 1970, and the position that it was told for; 0
+    #: when it has none. A resumed reading begins there.
     since: int
+    since_at: int
 
     def write(self, data: bytes, times: Sequence[tuple[int, int]] = ()) -> None:
         """Add bytes that lie at `position`; `times` gives for offsets into them (rising) the engine's time in ns."""

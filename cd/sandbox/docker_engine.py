@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,8 +15,10 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 
 from cd.errors import ServiceError
-from cd.sandbox.base import ContainerSpec, Found, StageResult, is_canceled
-from cd.sandbox.options import create_request
+from cd.sandbox import files, images, output
+from cd.sandbox.base import ContainerSpec, Found, Kept, Sink, StageResult, is_canceled
+from cd.sandbox.options import OF_LABEL, create_request
+from cd.sandbox.pods import Pods, remove
 
 log = structlog.get_logger()
 
@@ -27,8 +28,6 @@ LOOK = 0.5
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 #: Exit code after SIGKILL.
 KILLED = 137
-#: So many entries at the end of a log are looked at again when it has ended; one is a line, or 16 KiB of it.
-TAIL = 256
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -40,6 +39,8 @@ class DockerSandbox:
         self._client: docker.APIClient | None = None
         self._users: dict[str, str] = {}
         self._errors: dict[str, str] = {}
+        #: Containers started here that nothing was made beside of.
+        self._alone: set[str] = set()
 
     @property
     def api(self) -> Any:
@@ -52,31 +53,45 @@ class DockerSandbox:
                 self._client = docker.APIClient(version="1.41", timeout=60, num_pools=32, **kwargs)
         return self._client
 
+    @property
+    def pods(self) -> Pods:
+        """What is made beside commands."""
+        return Pods(self.api, self._runtime)
+
     def after_fork(self) -> None:
         """In a forked child: let go of the parent's connections; the client itself is costly to make and stays."""
         if self._client is not None:
             self._client.close()
 
-    def start(self, spec: ContainerSpec) -> None:
+    def start(self, spec: ContainerSpec, canceled: Callable[[], bool] = lambda: False) -> None:
         """See Sandbox."""
         with translated():
+            in_pod = bool(spec.services) or spec.keep_files
+            if in_pod:
+                if self._begun(spec.name) or not self.pods.start(spec, canceled):
+                    return
+            else:
+                self._alone.add(spec.name)
             try:
                 user = self._image_user(spec.image)
-                body = create_request(spec, user, self._runtime)
+                network = self.pods.network(spec)
+                body = create_request(spec, user, self._runtime, network)
                 name = self.api.create_container_from_config(body, spec.name)["Id"]
-            except ImageNotFound as error:
-                raise ServiceError(
-                    f"image {spec.image} is not on this engine", remedy="run it again: it will be built"
-                ) from error
             except APIError as error:
                 if error.status_code != requests.codes.conflict:
                     raise
                 # It exists: made by us before a crash, or by another worker just now. Starting what has ended already
                 # would run it a second time.
-                if self.api.inspect_container(spec.name)["State"]["Status"] != "created":
+                if self._begun(spec.name):
                     return
                 name = spec.name
             self._start(name, spec.name)
+
+    def _begun(self, name: str) -> bool:
+        try:
+            return bool(self.api.inspect_container(name)["State"]["Status"] != "created")
+        except NotFound:
+            return False
 
     def _start(self, container: str, name: str) -> None:
         try:
@@ -92,95 +107,103 @@ class DockerSandbox:
 
     def _image_user(self, image: str) -> str:
         if image not in self._users:
-            self._users[image] = self.api.inspect_image(image)["Config"].get("User") or ""
+            try:
+                found = self.api.inspect_image(image)
+            except ImageNotFound:
+                images.pull(self.api, image)
+                found = self.api.inspect_image(image)
+            self._users[image] = found["Config"].get("User") or ""
         return self._users[image]
 
     def follow(
         self,
         name: str,
         *,
-        skip: int,
-        write: Callable[[bytes], None],
+        into: Sink,
         timeout: float,
         canceled: Callable[[], bool],
+        limit: int,
     ) -> StageResult:
         """See Sandbox."""
         watch = _Watch(self, name, timeout, canceled)
         try:
-            for data in self._output(name):
-                if skip < len(data):
-                    write(data[skip:])
-                skip = max(0, skip - len(data))
+            flooded = output.copy(self.api, name, into, limit)
+            if flooded:
+                self.kill(name)
+            with translated():
+                self.api.wait(name, timeout=60)
+            # What the engine kept back when it stopped to follow, as it does now and then when a container ends.
+            flooded = flooded or output.rest(self.api, name, into, limit)
+        except ServiceError:
+            if self._never_begun(name) and is_canceled(canceled):
+                at = datetime.now(UTC)
+                return StageResult(KILLED, oom=False, timed_out=False, canceled=True, started_at=at, finished_at=at)
+            raise
         finally:
             watch.stop()
-        return self._result(name, watch)
+        return self._result(name, watch, flooded)
 
-    def _output(self, name: str) -> Iterator[bytes]:
-        """Both streams in the order of the log file, from the container's first byte to its end."""
-        last, position = b"", 0
-        for last in self._frames(name, follow=1):
-            data = _text(last)
-            position += len(data)
-            yield data
-        yield from self._rest(name, last, position)
-
-    def _rest(self, name: str, last: bytes, position: int) -> Iterator[bytes]:
-        """What the engine wrote after it had stopped to follow, as it does now and then when a container ends."""
+    def _never_begun(self, name: str) -> bool:
         with translated():
-            self.api.wait(name, timeout=60)
-        tail = list(self._frames(name, tail=TAIL))
-        if last in tail:
-            yield from map(_text, tail[tail.index(last) + 1 :])
-            return
-        for frame in self._frames(name) if tail else ():
-            data = _text(frame)
-            yield data[position:]
-            position = max(0, position - len(data))
+            return not self._begun(name)
 
-    def _frames(self, name: str, **params: int) -> Iterator[bytes]:
-        """Entries of the log with their times, which tell equal lines apart."""
-        with translated():
-            url = self.api._url("/containers/{0}/logs", name)
-            wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, **params}
-            response = self.api._get(url, params=wanted, stream=True, timeout=None)
-            self.api._raise_for_status(response)
-            with contextlib.closing(response):
-                while header := _exactly(response.raw, 8):
-                    yield _exactly(response.raw, struct.unpack(">xxxxL", header)[0])
-
-    def _result(self, name: str, watch: _Watch) -> StageResult:
+    def _result(self, name: str, watch: _Watch, flooded: bool) -> StageResult:
         with translated():
             state = self.api.inspect_container(name)["State"]
+            services = {} if name in self._alone else self.pods.ended_services(name)
         if state["Status"] == "created" and state["ExitCode"] not in (NOT_EXECUTABLE, NOT_FOUND):
             raise ServiceError(f"container {name} was never started")
         code, oom = state["ExitCode"], bool(state["OOMKilled"])
         started = _time(state["StartedAt"])
         # For the shortest commands the engine's two clocks may disagree by a fraction of a millisecond.
         finished = max(started, _time(state["FinishedAt"]))
+        ours = watch.timed_out or watch.canceled or flooded
+        if not ours and not oom and self._restarted(started, finished, code):
+            raise ServiceError(f"the Docker engine was started anew while {name} ran")
         # The worker that killed it may have died right after.
         too_long = code == KILLED and not oom and (finished - started).total_seconds() >= watch.timeout
         error = state.get("Error") or self._errors.pop(name, "")
         return StageResult(
             exit_code=code,
             oom=oom,
-            timed_out=watch.timed_out or (too_long and not watch.canceled),
+            timed_out=watch.timed_out or (too_long and not ours),
             canceled=watch.canceled,
             started_at=started if started > NEVER else datetime.now(UTC),
             finished_at=finished if finished > NEVER else datetime.now(UTC),
             error=error if code in (NOT_EXECUTABLE, NOT_FOUND) else "",
+            flooded=flooded,
+            services=services,
         )
+
+    def _restarted(self, started: datetime, finished: datetime, code: int) -> bool:
+        """Whether the engine began after the container did and may have ended it, whatever exit code it made up.
+
+        The default bridge is made anew each time that the engine starts without containers that live on.
+        """
+        with translated():
+            try:
+                engine = _time(self.api.inspect_network("bridge")["Created"])
+            except NotFound:
+                return False
+        return started < engine and (code == KILLED or finished >= engine)
+
+    def files(self, name: str, path: str) -> Iterator[bytes]:
+        """See Sandbox."""
+        yield from files.read(self.api, name, path)
+
+    def snapshot(self, name: str, tag: str, limit: int) -> Kept:
+        """See Sandbox."""
+        with translated():
+            return files.snapshot(self.api, name, tag, limit)
 
     def remove(self, name: str) -> None:
         """See Sandbox."""
         with translated():
-            try:
-                self.api.remove_container(name, v=True, force=True)
-            except NotFound:
-                return
-            except APIError as error:
-                # Another worker is removing it at this moment.
-                if error.status_code != requests.codes.conflict:
-                    raise
+            remove(self.api, name)
+            if name in self._alone:
+                self._alone.discard(name)
+            else:
+                self.pods.remove(name)
 
     def kill(self, name: str) -> None:
         """Send SIGKILL; a container that has ended already is left alone."""
@@ -201,7 +224,20 @@ class DockerSandbox:
         with translated():
             wanted = [f"{name}={value}" for name, value in labels.items()]
             listed = self.api.containers(all=True, filters={"label": wanted})
-        return [Found(one["Names"][0].lstrip("/"), one["Labels"], one["State"]) for one in listed]
+        commands, parts = {}, {}
+        for one in listed:
+            of = one["Labels"].get(OF_LABEL)
+            if of is None:
+                commands[one["Names"][0].lstrip("/")] = Found(one["Names"][0].lstrip("/"), one["Labels"], one["State"])
+            else:
+                # A worker that died before the command began leaves these alone.
+                parts[of] = Found(of, one["Labels"], "created")
+        return list({**parts, **commands}.values())
+
+    def version(self) -> str:
+        """The engine's own. Raises ServiceError."""
+        with translated():
+            return str(self.api.version()["Version"])
 
     def ping(self) -> None:
         """See Sandbox."""
@@ -266,24 +302,6 @@ def _root(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _text(frame: bytes) -> bytes:
-    """An entry of a log without its time."""
-    return frame.partition(b" ")[2]
-
-
-def _exactly(stream: Any, size: int) -> bytes:
-    """Read `size` bytes; empty at the end of the stream."""
-    data = b""
-    while len(data) < size:
-        more = stream.read(size - len(data))
-        if not more:
-            if data:
-                raise ServiceError("the engine ended a container's output in the middle")
-            return b""
-        data += more
-    return data
 
 
 def _time(text: str) -> datetime:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import time_ns
 
-from cd.errors import ServiceError
-from cd.sandbox.base import ContainerSpec, Found, StageResult, is_canceled
+from cd.errors import NotFound, ServiceError, TooLarge
+from cd.sandbox.base import ContainerSpec, Found, Kept, NotReady, Sink, StageResult, is_canceled
+from cd.sandbox.options import SCRATCH
 
 #: Exit code of what was killed, and seconds between two looks at deadline and cancellation.
 KILLED = 137
@@ -25,6 +30,12 @@ class Play:
     ends: bool = True
     #: The engine's words when the command can't be executed; the exit code is then 126 or 127.
     error: str = ""
+    #: Name of a service that ends before it is ready; the command is then never begun.
+    not_ready: str = ""
+    #: Services that ended before the command did, and how.
+    services: Mapping[str, str] = field(default_factory=dict)
+    #: By path what the command leaves in /work and /tmp.
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,13 +71,15 @@ class FakeSandbox:
         self._containers: dict[str, _Container] = {}
         self._changed = threading.Condition()
 
-    def start(self, spec: ContainerSpec) -> None:
+    def start(self, spec: ContainerSpec, canceled: Callable[[], bool] = lambda: False) -> None:
         """See Sandbox."""
         with self._changed:
             self.ping()
             if spec.name in self._containers:
                 return
             play = self._play(spec)
+            if play.not_ready:
+                raise NotReady(play.not_ready, "ended before it was ready: exit code 1", play.output)
             container = _Container(spec, play, datetime.now(UTC), bytearray(play.output))
             self._containers[spec.name] = container
             self.started.append(spec.name)
@@ -77,27 +90,50 @@ class FakeSandbox:
         self,
         name: str,
         *,
-        skip: int,
-        write: Callable[[bytes], None],
+        into: Sink,
         timeout: float,
         canceled: Callable[[], bool],
+        limit: int,
     ) -> StageResult:
         """See Sandbox."""
-        stopped = False
+        stopped = flooded = False
         while True:
             with self._changed:
                 container = self._find(name)
-                fresh, ended = bytes(container.output[skip:]), container.exit_code is not None
+                fresh, ended = bytes(container.output[into.position : limit]), container.exit_code is not None
+                flooded = len(container.output) > limit
             if fresh:
-                write(fresh)
-                skip += len(fresh)
+                into.write(fresh, [(0, time_ns())])
+            elif flooded and not ended:
+                self.end(name, KILLED)
             elif ended:
-                return _result(container, timeout, stopped)
+                return _result(container, timeout, stopped, flooded)
             elif container.age >= timeout or (stopped := is_canceled(canceled)):
                 self.end(name, KILLED)
             else:
                 with self._changed:
                     self._changed.wait(LOOK)
+
+    def files(self, name: str, path: str) -> Iterator[bytes]:
+        """See Sandbox."""
+        container = self._find(name)
+        found = {one: data for one, data in container.play.files.items() if one == path or one.startswith(f"{path}/")}
+        if not found and path not in SCRATCH:
+            raise NotFound("there is no such file", where=path)
+        packed, parent = io.BytesIO(), path.rpartition("/")[0]
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for one, data in found.items():
+                entry = tarfile.TarInfo(one.removeprefix(f"{parent}/"))
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+        yield packed.getvalue()
+
+    def snapshot(self, name: str, tag: str, limit: int) -> Kept:
+        """See Sandbox."""
+        size = sum(map(len, self._find(name).play.files.values()))
+        if size > limit:
+            raise TooLarge(f"/work and /tmp hold more than {limit} bytes, and are not kept")
+        return Kept(f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}", size)
 
     def remove(self, name: str) -> None:
         """See Sandbox."""
@@ -140,14 +176,16 @@ class FakeSandbox:
         return self._containers[name]
 
 
-def _result(container: _Container, timeout: float, canceled: bool) -> StageResult:
+def _result(container: _Container, timeout: float, canceled: bool, flooded: bool) -> StageResult:
     killed = container.exit_code == KILLED and not container.oom
     return StageResult(
         exit_code=container.exit_code or 0,
         oom=container.oom,
-        timed_out=killed and container.age >= timeout,
+        timed_out=killed and container.age >= timeout and not flooded,
         canceled=canceled,
         started_at=container.started_at,
         finished_at=container.finished_at or container.started_at,
         error=container.play.error,
+        flooded=flooded,
+        services=container.play.services,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import docker
@@ -15,6 +15,7 @@ from cd.errors import ServiceError
 from cd.sandbox.base import ContainerSpec, Limits, Sandbox, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
 from cd.sandbox.fake import FakeSandbox, Play
+from cd.sandbox.output import Kept
 
 QUICK = Play()
 LIMITS = Limits(memory=32 << 20, cpus=1, pids=64, disk=8 << 20, timeout=60)
@@ -75,12 +76,33 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         second.api.close()
 
 
+LIMIT = 1 << 20
+
+
+class Taking(Kept):
+    """Hands on what comes."""
+
+    def __init__(self, take: Callable[[bytes], None], position: int = 0) -> None:
+        super().__init__(position)
+        self.take = take
+
+    def write(self, data: bytes, times: Sequence[tuple[int, int]] = ()) -> None:
+        super().write(data, times)
+        self.take(data)
+
+
 def follow(
-    sandbox: Sandbox, name: str, *, skip: int = 0, timeout: float = 60, canceled: Callable[[], bool] = lambda: False
+    sandbox: Sandbox,
+    name: str,
+    *,
+    skip: int = 0,
+    timeout: float = 60,
+    canceled: Callable[[], bool] = lambda: False,
+    limit: int = LIMIT,
 ) -> tuple[StageResult, bytes]:
-    output = bytearray()
-    result = sandbox.follow(name, skip=skip, write=output.extend, timeout=timeout, canceled=canceled)
-    return result, bytes(output)
+    kept = Kept(skip)
+    result = sandbox.follow(name, into=kept, timeout=timeout, canceled=canceled, limit=limit)
+    return result, bytes(kept.data)
 
 
 def test_a_command_runs_to_its_end(stage: Stage) -> None:
@@ -132,7 +154,7 @@ def test_another_worker_adopts_what_runs(stage: Stage) -> None:
         raise Died
 
     with pytest.raises(Died):
-        stage.sandbox.follow(name, skip=0, write=die, timeout=60, canceled=lambda: False)
+        stage.sandbox.follow(name, into=Taking(die, 0), timeout=60, canceled=lambda: False, limit=LIMIT)
     (found,) = stage.other.find({"towpath.test": stage.group})
     assert (found.name, found.state, found.labels["attempt"]) == (name, "running", "1")
     seen = threading.Event()
@@ -144,7 +166,7 @@ def test_another_worker_adopts_what_runs(stage: Stage) -> None:
 
     ended = threading.Thread(target=lambda: (seen.wait(30), stage.kill(name)))
     ended.start()
-    result = stage.other.follow(name, skip=4, write=take, timeout=60, canceled=lambda: False)
+    result = stage.other.follow(name, into=Taking(take, 4), timeout=60, canceled=lambda: False, limit=LIMIT)
     ended.join()
     assert (bytes(rest), result.exit_code) == (b"456789\n", 137)
     assert not result.timed_out
@@ -159,7 +181,7 @@ def test_what_write_raises_comes_out_as_it_is_and_the_container_lives(stage: Sta
         raise error
 
     with pytest.raises(type(error)) as caught:
-        stage.sandbox.follow(name, skip=0, write=fail, timeout=60, canceled=lambda: False)
+        stage.sandbox.follow(name, into=Taking(fail, 0), timeout=60, canceled=lambda: False, limit=LIMIT)
     assert caught.value is error
     assert [one.state for one in stage.sandbox.find({"towpath.test": stage.group})] == ["running"]
 
@@ -233,7 +255,7 @@ def test_a_container_that_is_taken_away_meanwhile_ends_the_following(stage: Stag
         stage.other.remove(name)
 
     with pytest.raises(ServiceError):
-        stage.sandbox.follow(name, skip=0, write=take, timeout=60, canceled=lambda: False)
+        stage.sandbox.follow(name, into=Taking(take, 0), timeout=60, canceled=lambda: False, limit=LIMIT)
 
 
 def test_many_at_once_keep_their_outputs_apart(stage: Stage) -> None:

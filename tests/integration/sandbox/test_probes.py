@@ -17,6 +17,7 @@ import pytest
 
 from cd.sandbox.base import ContainerSpec, Limits, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
+from cd.sandbox.output import Kept
 
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
 LIMITS = Limits(memory=64 << 20, cpus=1, pids=32, disk=8 << 20, timeout=60)
@@ -37,13 +38,13 @@ def execute(sandbox: DockerSandbox, python_image: str) -> Execute:
     """Runs a command in a container as a stage does; gives its result and output."""
 
     def run(*argv: str, image: str = python_image) -> tuple[StageResult, str]:
-        name, output = f"towpath-probe-{uuid.uuid4().hex[:12]}", bytearray()
+        name, output = f"towpath-probe-{uuid.uuid4().hex[:12]}", Kept()
         sandbox.start(ContainerSpec(name, image, argv, LIMITS))
         try:
-            result = sandbox.follow(name, skip=0, write=output.extend, timeout=60, canceled=lambda: False)
+            result = sandbox.follow(name, into=output, timeout=60, canceled=lambda: False, limit=1 << 20)
         finally:
             sandbox.remove(name)
-        return result, output.decode()
+        return result, output.data.decode()
 
     return run
 
