@@ -19,11 +19,11 @@ class Left:
 
     def __init__(self, files: Mapping[str, bytes | tarfile.TarInfo]) -> None:
         self.files_by_path = dict(files)
-        self.asked: list[str] = []
+        #: Answers that were neither read to their end nor closed.
+        self.open = 0
 
     def files(self, name: str, path: str) -> Iterator[bytes]:
         """See Sandbox."""
-        self.asked.append(path)
         below = {key: each for key, each in self.files_by_path.items() if key == path or key.startswith(f"{path}/")}
         if not below:
             raise NotFound(f"there is no {path}")
@@ -36,8 +36,12 @@ class Left:
                     info.size = len(content)
                 tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
         data = out.getvalue()
-        for at in range(0, len(data), 50_000):
-            yield data[at : at + 50_000]
+        self.open += 1
+        try:
+            for at in range(0, len(data), 50_000):
+                yield data[at : at + 50_000]
+        finally:
+            self.open -= 1
 
 
 def collect(
@@ -52,9 +56,12 @@ def collect(
     **spec: Any,
 ) -> Collected:
     """Collect these files by a stage with these keys; blobs go to home/blobs."""
-    collector = Collector(cast("Sandbox", Left(files)), f"file://{home / 'blobs'}", limit, days=30)
+    left = Left(files)
+    collector = Collector(cast("Sandbox", left), f"file://{home / 'blobs'}", limit, days=30)
     stage = StageSpec.model_validate({"run": "true", **spec})
-    return collector.collect("stage", stage, step_id=step_id, attempt=attempt, fence=fence, secrets=secrets)
+    found = collector.collect("stage", stage, step_id=step_id, attempt=attempt, fence=fence, secrets=secrets)
+    assert left.open == 0
+    return found
 
 
 def entry(kind: bytes, target: str = "") -> tarfile.TarInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -47,7 +47,7 @@ class Budget:
     left: int
 
 
-def walk(pieces: Iterator[bytes], folder: str, budget: Budget) -> Iterator[Entry]:
+def walk(pieces: Iterator[bytes], folder: str, budget: Budget) -> Generator[Entry, None, None]:
     """The files of a tar whose names are relative to `folder`; folders are left out.
 
     Raises Endless when the budget is used up, ServiceError when the tar is damaged.

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -120,9 +121,12 @@ class Collector:
         take.want(spec)
         budget = Budget(2 * spec.limits.disk + OVERHEAD)
         for root in globs.roots([*take.reports, *take.artifacts]):
+            # An engine whose answer is neither read to its end nor closed holds on to the container.
+            pieces: Any = self.sandbox.files(container, root)
             try:
-                for entry in walk(self.sandbox.files(container, root), posixpath.dirname(root), budget):
-                    take.entry(entry)
+                with closing(pieces), closing(walk(pieces, posixpath.dirname(root), budget)) as entries:
+                    for entry in entries:
+                        take.entry(entry)
             except NotFound:
                 continue
             except Endless as error:
