@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cd.sandbox.base import ContainerSpec, Limits
-from cd.sandbox.options import create_request, user_of
+from cd.sandbox.options import LOG_CONFIG, create_request, user_of
 
 LIMITS = Limits(memory=64 << 20, cpus=0.5, pids=32, disk=8 << 20, timeout=60)
 
@@ -51,7 +51,7 @@ def test_the_whole_hardening() -> None:
         "Init": True,
         "Privileged": False,
         "RestartPolicy": {"Name": "no"},
-        "LogConfig": {"Type": "json-file", "Config": {}},
+        "LogConfig": LOG_CONFIG,
     }
 
 
