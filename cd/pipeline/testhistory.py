@@ -275,6 +275,20 @@ def _flips(session: Session, start: int, project_id: int) -> dict[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def flakes_among(session: Session, case_ids: Iterable[int]) -> set[int]:
+    """Which of these tests ever both passed and failed with the same image and stage key."""
+    passed = func.max(case((TestResult.state == "passed", 1), else_=0))
+    failed = func.max(case((TestResult.state.in_(BAD), 1), else_=0))
+    query = (
+        select(TestResult.case_id)
+        .join(Attempt, (Attempt.step_id == TestResult.step_id) & (Attempt.number == TestResult.attempt))
+        .where(TestResult.case_id.in_(list(case_ids)))
+        .group_by(TestResult.case_id, Attempt.image, Attempt.key)
+        .having(passed + failed == 2)
+    )
+    return set(session.scalars(query))
+
+
 def _failing(start: int) -> Select[*tuple[Any, ...]]:
     return select(TestResult.case_id).where(TestResult.step_id >= start, TestResult.state.in_(BAD)).distinct()
 

@@ -55,9 +55,11 @@ def register(pages: Blueprint) -> None:
 def left(session: Session, run_id: int) -> dict[str, Any]:
     """For the page of a run: what its stages reported and left."""
     tests = testhistory.of_run(session, run_id)
+    failed = [case.case_id for one in tests for case in one.failures]
     return {
         "tests": tests,
         "test_totals": totals(tests),
+        "flaky": testhistory.flakes_among(session, failed) if failed else set(),
         "artifacts": artifacts.of_run(session, run_id),
         "FILES": FILES,
     }

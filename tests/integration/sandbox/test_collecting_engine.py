@@ -24,7 +24,7 @@ REPORT = (
 class Nowhere:
     """A sink for output that nobody asks for."""
 
-    position = since = 0
+    position = since = since_at = 0
 
     def write(self, data: bytes, times: Sequence[tuple[int, int]] = ()) -> None:
         self.position += len(data)

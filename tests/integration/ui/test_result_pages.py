@@ -111,6 +111,7 @@ def test_the_page_of_a_run_shows_what_failed_and_what_was_left(
 ) -> None:
     page = text(visit("vic"), f"/projects/shop/runs/{reported.runs[-1]}")
     assert "2 tests failed" in page
+    assert page.count("With the same image and stage it also passed") == 2
     assert "test_due_date_skips_weekend" in page
     assert "due on Saturday, wanted Monday" in page
     assert "/work/dist/shop-1.4.0-py3-none-any.whl" in page
