@@ -7,7 +7,8 @@ step over goes on from, is what the database says was stored.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -23,6 +24,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from cd.errors import ServiceError, StaleWrite
+from cd.pipeline import logtimes
+from cd.pipeline.masking import Masker
 from cd.pipeline.records import LogChunk
 from cd.store.database import Database
 
@@ -31,6 +34,8 @@ log = structlog.get_logger()
 #: A chunk holds at most this many bytes before compression, and is at most this many seconds late.
 CHUNK_BYTES = 1 << 20
 CHUNK_SECONDS = 1.0
+#: Of zstd: quick, since it stands in the way of the output.
+LEVEL = 1
 #: How late a line may reach Redis, in seconds.
 LIVE_SECONDS = 0.1
 #: Redis keeps about this many pieces of a live log, for this many seconds after the last one.
@@ -38,13 +43,22 @@ LIVE_PIECES = 500
 LIVE_TTL = 3600
 
 
+#: Of a longer line only the beginning is shown; a window ends early when its lines are larger than this together.
+LINE_BYTES = 1 << 16
+WINDOW_BYTES = 4 << 20
+
+
 @dataclass(frozen=True)
 class Window:
-    """Some lines of a log, without their newlines. `first` counts from 0; `total` lines are stored by now."""
+    """Some lines of a log, without their newlines. `first` counts from 0; `total` lines are stored by now.
+
+    A line over LINE_BYTES is cut, and says so. `times` has the engine's time of each line in ns, 0 where it is unknown.
+    """
 
     first: int
     lines: Sequence[bytes]
     total: int
+    times: Sequence[int] = ()
 
 
 class LogStore:
@@ -54,9 +68,9 @@ class LogStore:
         self._database, self._live = database, live
         self._files, self._root = fsspec.core.url_to_fs(blobs)
 
-    def writer(self, step_id: int, attempt: int, fence: int) -> LogWriter:
-        """Go on writing the log of this attempt where what is stored ends; see `LogWriter.position`."""
-        return LogWriter(self, step_id, attempt, fence)
+    def writer(self, step_id: int, attempt: int, fence: int, secrets: Iterable[str] = ()) -> LogWriter:
+        """Go on writing the log of this attempt where what is stored ends; `secrets` never get into it."""
+        return LogWriter(self, step_id, attempt, fence, secrets)
 
     def read(self, session: Session, step_id: int, attempt: int, start: int = 0) -> Iterator[bytes]:
         """All stored bytes from `start` on, chunk by chunk."""
@@ -66,7 +80,7 @@ class LogStore:
             .order_by(LogChunk.start)
         )
         for chunk in chunks:
-            yield self._load(chunk)[max(0, start - chunk.start) :]
+            yield self.load(chunk)[max(0, start - chunk.start) :]
 
     def size(self, session: Session, step_id: int, attempt: int) -> tuple[int, int]:
         """Stored bytes and newlines."""
@@ -76,12 +90,15 @@ class LogStore:
         return row[0] or 0, row[1] or 0
 
     def window(self, session: Session, step_id: int, attempt: int, first: int, count: int) -> Window:
-        """`count` lines from line `first` on; a negative `first` counts from the end."""
+        """`count` lines from line `first` on; a negative `first` counts from the end.
+
+        Reads the chunks that these lines lie in, and of a line over many chunks only the beginning.
+        """
         size, newlines = self.size(session, step_id, attempt)
         last = session.scalars(
             select(LogChunk).where(_of(step_id, attempt)).order_by(LogChunk.start.desc()).limit(1)
         ).one_or_none()
-        open_line = last is not None and not self._load(last).endswith(b"\n")
+        open_line = last is not None and not self.load(last).endswith(b"\n")
         total = newlines + (1 if size and open_line else 0)
         first = max(0, total + first) if first < 0 else first
         chunks = session.scalars(
@@ -93,13 +110,45 @@ class LogStore:
             )
             .order_by(LogChunk.start)
         ).all()
-        if not chunks:
-            return Window(first, (), total)
-        lines = b"".join(self._load(chunk) for chunk in chunks).split(b"\n")
-        if lines[-1] == b"":
-            lines.pop()
-        skip = first - chunks[0].first_line
-        return Window(first, lines[skip : skip + count], total)
+        cutter = _Cutter(first, min(count, max(0, total - first)))
+        for chunk in chunks:
+            if cutter.done:
+                break
+            # In the middle of a line that is cut already nothing needs to be read.
+            if cutter.full and not chunk.lines:
+                cutter.more += chunk.size
+            else:
+                cutter.take(chunk, self.load(chunk), self.times(chunk))
+        cutter.end()
+        return Window(first, tuple(cutter.lines), total, tuple(cutter.times))
+
+    def times(self, chunk: LogChunk) -> list[tuple[int, int]]:
+        """Position and ns, where the time moved on in this chunk; empty where times are not known."""
+        if not chunk.times:
+            return []
+        packed: bytes = self._files.cat_file(f"{self._root}/{chunk.times}")
+        return logtimes.unpack(packed, chunk.start, chunk.size)
+
+    def chunks(self, session: Session, step_id: int, attempt: int, start: int, count: int) -> Sequence[LogChunk]:
+        """At most `count` chunks from the one on that holds position `start`."""
+        return session.scalars(
+            select(LogChunk)
+            .where(_of(step_id, attempt), LogChunk.start + LogChunk.size > start)
+            .order_by(LogChunk.start)
+            .limit(count)
+        ).all()
+
+    def resume(self, session: Session, step_id: int, attempt: int, position: int) -> tuple[int, int]:
+        """The last known time not after `position`, and the position that it is of; zeros when there is none."""
+        chunk = session.scalars(
+            select(LogChunk)
+            .where(_of(step_id, attempt), LogChunk.start <= position, LogChunk.times != "")
+            .order_by(LogChunk.start.desc())
+            .limit(1)
+        ).one_or_none()
+        known = [] if chunk is None else [one for one in self.times(chunk) if one[0] <= position]
+        # What a chunk begins with is only what was in force before: the entry itself may lie further back.
+        return (known[-1][1], known[-1][0]) if known and (len(known) > 1 or known[-1][0] == 0) else (0, 0)
 
     def follow(self, step_id: int, attempt: int, start: int, wait: float) -> Iterator[tuple[int, bytes]]:
         """New bytes from `start` on as (position, bytes), for about `wait` seconds without one; then returns.
@@ -150,13 +199,15 @@ class LogStore:
         pipe.expire(stream, LIVE_TTL)
         pipe.execute()
 
-    def store(self, writer: LogWriter, start: int, first_line: int, data: bytes) -> int:
+    def store(self, writer: LogWriter, start: int, first_line: int, data: bytes, times: logtimes.Times) -> int:
         """Keep bytes for good; returns the newlines in them. A second writer at the same place is refused."""
         blob = f"log/{writer.step_id}/{writer.attempt}/{start}-{writer.fence}.zst"
         path = f"{self._root}/{blob}"
         try:
             self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._files.pipe_file(path, zstandard.compress(data, 3))
+            self._files.pipe_file(path, zstandard.compress(data, LEVEL))
+            if times:
+                self._files.pipe_file(f"{path}.times", logtimes.pack(times, start))
         except OSError as error:
             raise ServiceError(
                 f"the log can't be stored: {error.strerror or error}", remedy="see to the place of TOWPATH_BLOBS_URL"
@@ -172,30 +223,100 @@ class LogStore:
                     first_line=first_line,
                     lines=lines,
                     blob=blob,
+                    times=f"{blob}.times" if times else "",
                 )
             )
             session.flush()
         return lines
 
-    def _load(self, chunk: LogChunk) -> bytes:
+    def load(self, chunk: LogChunk) -> bytes:
+        """The bytes of a chunk."""
         packed: bytes = self._files.cat_file(f"{self._root}/{chunk.blob}")
         return zstandard.decompress(packed, max_output_size=chunk.size)
 
 
-class LogWriter:
-    """Takes the bytes of one attempt in order; a thread of its own brings them out in time.
+class _Cutter:
+    """Cuts lines out of chunks that lie end to end."""
 
-    Use it as a context manager: leaving it stores what is left. `position` is where the stored log ended when
-    this writer began: whoever resumes a container's output drops that many bytes of it.
+    def __init__(self, first: int, count: int) -> None:
+        self.lines: list[bytes] = []
+        self.times: list[int] = []
+        #: Bytes of the present line that are not kept.
+        self.more = 0
+        self._first, self._count = first, count
+        self._open = b""
+        self._began = 0
+        self._size = 0
+        self._number = -1
+
+    @property
+    def done(self) -> bool:
+        """Whether all lines are there, or as many as fit."""
+        return len(self.lines) >= self._count or self._size >= WINDOW_BYTES
+
+    @property
+    def full(self) -> bool:
+        """Whether more of the present line would not be shown."""
+        return len(self._open) >= LINE_BYTES
+
+    def take(self, chunk: LogChunk, data: bytes, times: logtimes.Times) -> None:
+        """One more chunk."""
+        if self._number < 0:
+            self._number, self._began = chunk.first_line, logtimes.at(times, chunk.start)
+        at = 0
+        while not self.done:
+            end = data.find(b"\n", at)
+            self._add(data[at : end if end >= 0 else len(data)])
+            if end < 0:
+                return
+            self._close()
+            at = end + 1
+            self._began = logtimes.at(times, chunk.start + at)
+
+    def end(self) -> None:
+        """Nothing follows: what is open is a line without its newline."""
+        if not self.done and (self._open or self.more):
+            self._close()
+
+    def _add(self, data: bytes) -> None:
+        if self._number >= self._first:
+            room = max(0, LINE_BYTES - len(self._open))
+            self._open += data[:room]
+            self.more += max(0, len(data) - room)
+
+    def _close(self) -> None:
+        if self._number >= self._first:
+            told = f" … {self.more:,} more bytes, see the raw log".encode() if self.more else b""
+            self.lines.append(self._open + told)
+            self.times.append(self._began)
+            self._size += len(self._open)
+        self._open, self.more = b"", 0
+        self._number += 1
+
+
+class LogWriter:
+    """Takes the bytes of one attempt in order; a thread of its own brings them out in time, masked.
+
+    Use it as a context manager: leaving it stores what is left. It is a `cd.sandbox.base.Sink`: when this attempt has a
+    log already, `position` lies as far before its end as a secret could reach, so that one cut in two is still seen.
     """
 
-    def __init__(self, store: LogStore, step_id: int, attempt: int, fence: int) -> None:
+    def __init__(self, store: LogStore, step_id: int, attempt: int, fence: int, secrets: Iterable[str] = ()) -> None:
         self.step_id, self.attempt, self.fence = step_id, attempt, fence
         self._store = store
+        self._masker = Masker(secrets)
         with store._database.read() as session:
-            self.position, self._lines = store.size(session, step_id, attempt)
-        self._stored = self._shown = self.position
+            stored, self._lines = store.size(session, step_id, attempt)
+            #: Bytes stored before this writer began.
+            self.resumed = stored
+            self.position = max(0, stored - self._masker.reach)
+            self.since, self.since_at = store.resume(session, step_id, attempt, self.position)
+        #: Bytes that were stored before and come again.
+        self._again = stored - self.position
+        self._stored = self._shown = stored
         self._buffer = bytearray()
+        self._times: list[tuple[int, int]] = []
+        self._last_time = self.since
         self._changed = threading.Condition()
         self._closing = False
         self._failure: Exception | None = None
@@ -208,6 +329,8 @@ class LogWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            self._put(self._masker.flush())
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -215,9 +338,20 @@ class LogWriter:
         if self._failure is not None and error is None:
             raise self._failure
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, times: Sequence[tuple[int, int]] = ()) -> None:
         """Add bytes. Waits while two chunks' worth is not stored yet, so that memory stays bounded."""
-        view = memoryview(data)
+        if times:
+            told = [(self.position + offset, time) for offset, time in times]
+            self.since_at, self.since = told[-1]
+            with self._changed:
+                self._times += told
+        self.position += len(data)
+        self._put(self._masker.feed(data))
+
+    def _put(self, data: bytes) -> None:
+        again = min(self._again, len(data))
+        self._again -= again
+        view = memoryview(data)[again:]
         while view:
             with self._changed:
                 self._changed.wait_for(lambda: len(self._buffer) < 2 * CHUNK_BYTES or self._failure)
@@ -269,9 +403,10 @@ class LogWriter:
         while True:
             with self._changed:
                 data = bytes(self._buffer[:CHUNK_BYTES])
+                times = self._times_of(self._stored, len(data))
             if not data:
                 return
-            self._lines += self._store.store(self, self._stored, self._lines, data)
+            self._lines += self._store.store(self, self._stored, self._lines, data, times)
             with self._changed:
                 del self._buffer[: len(data)]
                 self._stored += len(data)
@@ -279,6 +414,20 @@ class LogWriter:
                 self._changed.notify_all()
             if len(data) < CHUNK_BYTES:
                 return
+
+    def _times_of(self, start: int, size: int) -> list[tuple[int, int]]:
+        """Takes out the times of a chunk; the one in force at its beginning comes first."""
+        before = bisect_left(self._times, (start, 0))
+        within = bisect_left(self._times, (start + size, 0))
+        if before:
+            self._last_time = self._times[before - 1][1]
+        times = self._times[before:within]
+        del self._times[:within]
+        if self._last_time and (not times or times[0][0] > start):
+            times.insert(0, (start, self._last_time))
+        if times:
+            self._last_time = times[-1][1]
+        return times
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from cd.errors import ServiceError, StaleWrite
 from cd.pipeline import logs as module
-from cd.pipeline.logs import CHUNK_BYTES, LogStore
+from cd.pipeline.logs import CHUNK_BYTES, LINE_BYTES, LogStore
 from cd.pipeline.records import LogChunk, Step
 from cd.store.database import Database
 
@@ -152,7 +152,35 @@ def test_a_line_of_many_megabytes(store: LogStore, step: int, database: Database
     with database.read() as session:
         window = store.window(session, step, 1, 1, 2)
     assert window.total == 3
-    assert list(window.lines) == [piece * 35, b"last"]
+    more = 35 * len(piece) - LINE_BYTES
+    assert list(window.lines) == [
+        (piece * 35)[:LINE_BYTES] + f" … {more:,} more bytes, see the raw log".encode(),
+        b"last",
+    ]
+    assert b"".join(stored(store, step).split(b"\n")[1:2]) == piece * 35, "the raw log has all of it"
+
+
+def test_times_of_lines_are_those_of_the_engine(store: LogStore, step: int, database: Database) -> None:
+    with store.writer(step, 1, 1) as writer:
+        writer.write(b"a\nb\nc", [(0, 10**9), (2, 2 * 10**9)])
+        writer.write(b"c\nd\n", [(2, 5 * 10**9)])
+    with database.read() as session:
+        window = store.window(session, step, 1, 1, 10)
+        assert store.resume(session, step, 1, 8) == (5 * 10**9, 7)
+    assert (list(window.lines), list(window.times)) == ([b"b", b"cc", b"d"], [2 * 10**9, 2 * 10**9, 5 * 10**9])
+
+
+@pytest.mark.parametrize("died_at", range(1, 40))
+def test_a_secret_is_masked_wherever_its_writer_died(store: LogStore, step: int, died_at: int) -> None:
+    text, secret = b"token is s3cr3t-t0k3n, really\nand more\n", "s3cr3t-t0k3n"
+    first = store.writer(step, 1, 1, [secret])
+    with first:
+        first.write(text[:died_at])
+        first._masker.flush = lambda: b""  # type: ignore[method-assign]  # a killed worker flushes nothing
+    with store.writer(step, 1, 2, [secret]) as second:
+        assert second.position <= second.resumed
+        second.write(text[second.position :])
+    assert stored(store, step) == text.replace(secret.encode(), b"*" * len(secret))
 
 
 def together_with_a_reader(store: LogStore, step: int, write: Callable[[], None], start: int = 0) -> bytes:
