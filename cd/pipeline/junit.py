@@ -75,7 +75,7 @@ class Reader:
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         tag = tag.rpartition(":")[2]
         if not self._open and tag not in ("testsuites", "testsuite"):
-            raise BadReport(f"it is no JUnit report: it begins with <{tag[:40]}>")
+            raise BadReport(f"it is no JUnit report: it begins with <{tag}>")
         self._open.append(tag)
         if self._case is not None:
             self._parts += 1
@@ -111,7 +111,7 @@ class Reader:
 
 
 def _refuse_entity(name: str, *_: object) -> None:
-    raise BadReport(f"it declares an entity ({name[:40]}), which no report needs")
+    raise BadReport(f"it declares an entity ({name}), which no report needs")
 
 
 def _told(attributes: dict[str, str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from cd.errors import UserError
 from cd.pipeline import globs, reports
@@ -13,14 +12,16 @@ from cd.pipeline.archive import Entry
 from cd.pipeline.artifacts import ArtifactStore, Stored
 from cd.pipeline.definition import StageSpec
 from cd.pipeline.globs import Glob
-from cd.pipeline.junit import BadReport, Reader
+from cd.pipeline.junit import BadReport, Reader, shortened
+from cd.pipeline.masking import Masker
 
 #: Largest report in bytes, most artifacts of one attempt, longest path of one in characters.
 MAX_REPORT = 64 << 20
 MAX_FILES = 5000
 MAX_PATH = 1000
-#: Remarks of one kind that are told one by one.
+#: Remarks of one kind that are told one by one, and characters of what is said of one report.
 MAX_NOTES = 5
+MAX_SAID = 200
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Take:
 
     def __post_init__(self) -> None:
         self.results = reports.Results(self._masked)
+        self._masker = Masker(self.secrets)
 
     def want(self, spec: StageSpec) -> None:
         """Read the patterns; those that can't be are told of."""
@@ -118,13 +120,18 @@ class Take:
         try:
             self.results.add(reading.report())
         except BadReport as error:
-            self._note("a report that can't be read", f"{path}: {error.message}")
+            # Masked before it is cut: half a secret would not be known as one.
+            said = shortened(self._masked(error.message), MAX_SAID).replace("\n", " ")
+            self._note("a report that can't be read", f"{path}: {said}")
 
     def _note(self, why: str, what: str) -> None:
         self._notes.setdefault(why, []).append(what)
 
     def _masked(self, text: str) -> str:
-        return masked(text, self.secrets)
+        if not self.secrets or not text:
+            return text
+        data = text.encode("utf-8", "replace")
+        return (self._masker.feed(data) + self._masker.flush()).decode("utf-8", "replace")
 
     @property
     def lost(self) -> str:
@@ -174,7 +181,7 @@ class _Seen:
     """Whether there was a secret in what passed: a file is kept as it is or not at all."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._masker = _masker(secrets) if secrets else None
+        self._masker = Masker(secrets) if secrets else None
         self.secret = False
 
     def through(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -198,18 +205,3 @@ def _listed(what: Sequence[str]) -> str:
 
 def _size(value: int) -> str:
     return f"{value / (1 << 20):,.0f} MiB" if value >= 1 << 20 else f"{value:,} bytes"
-
-
-def masked(text: str, secrets: Sequence[str]) -> str:
-    """A text without the values of secrets."""
-    if not secrets or not text:
-        return text
-    masker = _masker(secrets)
-    found: bytes = masker.feed(text.encode("utf-8", "replace")) + masker.flush()
-    return found.decode("utf-8", "replace")
-
-
-def _masker(secrets: Sequence[str]) -> Any:
-    from cd.pipeline.masking import Masker
-
-    return Masker(secrets)
