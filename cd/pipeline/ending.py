@@ -20,41 +20,41 @@ GIVE_WAY = {"never": frozenset[str](), "waiting": frozenset({"queued"}), "runnin
 
 # Made once and run without the ORM: they stand in the way of every push.
 _OLDER = select(Run.id, Run.state).where(
-    Run.project_id == bindparam("of_project"),
+    Run.project_id == bindparam("project"),
     Run.ref == bindparam("of_ref"),
     # Written as the index has it, or the index would not be used.
     text("run.state IN ('queued', 'running')"),
     Run.event == bindparam("of_event"),
     Run.trusted == bindparam("of_trusted"),
-    # Not `<`, which would lead SQLite away from that index.
-    Run.number != bindparam("newest"),
     # What a person asked for is not taken away by a push.
     Run.retry_of.is_(None),
 )
-_OPEN = select(Step.id, Step.state).where(
+#: Whether there is any such; asked by the statement that gives the new run its number, since mostly there is none.
+ANY_OLDER = _OLDER.exists()
+_OPEN = select(Step.id, Step.kind, Step.state).where(
     Step.run_id == bindparam("of_run"), Step.state.in_([state for state in STEP.transitions if STEP.transitions[state]])
 )
+
+
+def older(project_id: int, values: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of ANY_OLDER for a new run with these columns."""
+    return {
+        "project": project_id,
+        "of_ref": values["ref"],
+        "of_event": values["event"],
+        "of_trusted": values.get("trusted", True),
+    }
 
 
 def supersede(session: Session, project_id: int, number: int, mode: str, values: dict[str, Any]) -> None:
     """End the older runs of the same ref that the new run of that number makes needless, by the project's `mode`.
 
-    `values` are the new run's columns. Deployments are none of a run's business: they go on.
+    `values` are the new run's columns; it is not stored yet. Deployments are none of a run's business: they go on.
     """
     gives_way = GIVE_WAY[mode]
     if values["event"] not in SUPERSEDES or values.get("retry_of") is not None or not gives_way:
         return
-    older = session.connection().execute(
-        _OLDER,
-        {
-            "of_project": project_id,
-            "of_ref": values["ref"],
-            "of_event": values["event"],
-            "of_trusted": values.get("trusted", True),
-            "newest": number,
-        },
-    )
-    for run_id, state in older.all():
+    for run_id, state in session.connection().execute(_OLDER, older(project_id, values)).all():
         if state in gives_way:
             reason = f"run #{number} is of a newer push"
             close(session, project_id, run_id, reason)
@@ -65,10 +65,10 @@ def supersede(session: Session, project_id: int, number: int, mode: str, values:
 def close(session: Session, project_id: int, run_id: int, reason: str) -> None:
     """End all open steps of a run as canceled. The worker of a running one sees it and stops the container."""
     opened = session.connection().execute(_OPEN, {"of_run": run_id}).all()
-    ids = [key for key, _ in opened]
-    tasks.cancel(session, "build", ids)
-    tasks.cancel(session, "stage", ids)
+    for kind in ("build", "stage"):
+        if ids := [row.id for row in opened if row.kind == kind]:
+            tasks.cancel(session, kind, ids)
     at = now()
     for old in ("waiting", "running"):
-        rows = [{"id": key, "reason": reason, "finished_at": at} for key, state in opened if state == old]
+        rows = [{"id": row.id, "reason": reason, "finished_at": at} for row in opened if row.state == old]
         move_many(session, STEP, Step, old, "canceled", rows=rows, project_id=project_id, run_id=run_id)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from cd.errors import Conflict, StaleWrite
 from cd.identity import audit
-from cd.pipeline import advance as following
+from cd.pipeline import advance as advancing
 from cd.pipeline import ending, interim, verdicts
 from cd.pipeline.definition import Pipeline
 from cd.pipeline.plan import Occasion, Planned, plan
@@ -21,8 +21,8 @@ from cd.store import events
 from cd.store.base import now
 from cd.store.states import move, move_many
 
-Ended = following.Ended
-advance = following.advance
+Ended = advancing.Ended
+advance = advancing.advance
 
 NOTHING: Mapping[str, str] = {}
 NOSERVICES: Mapping[str, Mapping[str, str]] = {}
@@ -40,7 +40,7 @@ _NUMBER = (
     update(Project)
     .where(Project.id == bindparam("project"))
     .values(next_run=Project.next_run + 1)
-    .returning(Project.next_run, Project.supersede)
+    .returning(Project.next_run, Project.supersede, ending.ANY_OLDER)
 )
 _RUN = insert(Run).returning(Run.id)
 _STEP = insert(Step).returning(Step.id)
@@ -88,8 +88,10 @@ def enqueue(
     With `superseding`, older runs of the same ref give way to it as the project is set.
     """
     connection, at = session.connection(), now()
-    number, supersede = connection.execute(_NUMBER, {"project": project_id}).one()
-    number -= 1
+    following, supersede, older = connection.execute(_NUMBER, ending.older(project_id, values)).one()
+    number: int = following - 1
+    if superseding and older:
+        ending.supersede(session, project_id, number, supersede, values)
     told = {"project_id": project_id, "number": number, "state": "queued", "created_at": at, **values}
     run_id: int = connection.execute(_RUN, told).scalar_one()
     build: int = connection.execute(
@@ -105,8 +107,6 @@ def enqueue(
     ).scalar_one()
     interim.add(session, "build", build, owner=project_id)
     events.append(session, "run.queued", project_id=project_id, run_id=run_id, subject=run_id)
-    if superseding:
-        ending.supersede(session, project_id, number, supersede, values)
     return Created(run_id, number)
 
 

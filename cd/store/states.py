@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Update, bindparam, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.util import identity_key
 
@@ -64,6 +65,13 @@ def move(session: Session, machine: Machine, row: Any, new: str, *, held: int | 
     )
 
 
+@cache
+def _change(table: Any) -> Update:
+    """The statement of `move_many`: made once for each table."""
+    columns = table.__table__.c
+    return update(table.__table__).where(columns.id == bindparam("moved_id"), columns.state == bindparam("moved_from"))
+
+
 def move_many(
     session: Session,
     machine: Machine,
@@ -84,14 +92,11 @@ def move_many(
         return
     machine.check(old, new)
     session.flush()
-    change = update(table.__table__).where(
-        table.__table__.c.id == bindparam("moved_id"), table.__table__.c.state == bindparam("moved_from")
-    )
     told = [
         {"moved_id": row["id"], "moved_from": old, "state": new, **{k: v for k, v in row.items() if k != "id"}}
         for row in rows
     ]
-    changed = session.connection().execute(change, told).rowcount
+    changed = session.connection().execute(_change(table), told).rowcount
     if changed != len(rows):
         raise StaleWrite(f"{len(rows) - changed} of {len(rows)} {machine.name}s are no longer {old}")
     ids = [row["id"] for row in rows]
