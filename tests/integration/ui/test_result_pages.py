@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 from leaving import collect
+from playwright.sync_api import Browser, expect
 from sqlalchemy import select
+from test_browser import complaints, sign_in
 from ui_scene import HOSTILE, Scene
 from ui_visitor import Visitor
 
@@ -183,3 +185,26 @@ def test_another_run_does_not_give_it(visit: Callable[[str], Visitor], scene: Sc
     assert project.slug == "shop"
     assert visitor.client.get(f"/api/v1/projects/shop/runs/{reported.runs[0]}/artifacts/{row.id}").status_code == 404
     assert visitor.client.get(f"/api/v1/projects/mailer/runs/1/artifacts/{row.id}").status_code == 404
+
+
+def test_from_a_failure_to_its_history_and_a_download_in_a_browser(
+    chromium: Browser, address: str, scene: Scene, reported: Results
+) -> None:
+    context = chromium.new_context(base_url=address, accept_downloads=True)
+    context.set_default_timeout(15_000)
+    page = sign_in(context, "vic")
+    found = complaints(page)
+    page.goto(f"/projects/shop/runs/{reported.runs[-1]}")
+    failures = page.get_by_label("Failed tests")
+    expect(failures).to_contain_text("due on Saturday, wanted Monday")
+    with page.expect_download() as download:
+        page.get_by_label("Artifacts").get_by_role("link", name="shop-1.4.0").click()
+    assert download.value.suggested_filename == "shop-1.4.0-py3-none-any.whl"
+    assert download.value.path().stat().st_size == 48_215
+    failures.get_by_role("link", name="History of this test").last.click()
+    expect(page.get_by_role("heading", name="test_due_date_skips_weekend")).to_be_visible()
+    expect(page.get_by_role("img", name="Time of each result")).to_be_visible()
+    page.get_by_role("link", name="tests", exact=True).click()
+    expect(page.get_by_role("heading", name="Flaky")).to_be_visible()
+    assert found == []
+    context.close()
