@@ -12,9 +12,10 @@ from cd.config import Settings
 from cd.identity.vault import Vault, load_key
 from cd.pipeline.build import BuildRunner
 from cd.pipeline.builder import Builder
+from cd.pipeline.collecting import Collector
 from cd.pipeline.logs import LogStore
 from cd.pipeline.repositories import Repositories
-from cd.pipeline.stages import StageRunner
+from cd.pipeline.stages import Keeping, StageRunner
 from cd.promote import releases
 from cd.promote.deployments import Deployer
 from cd.promote.targets import Targets
@@ -62,7 +63,17 @@ class Services:
 
     def stages(self) -> StageRunner:
         """What executes "stage" tasks."""
-        return StageRunner(self.database, self.sandbox, self.logs, releases.run_ended, self.instance())
+        told = self.settings
+        return StageRunner(
+            self.database,
+            self.sandbox,
+            self.logs,
+            self.vault,
+            Collector(self.sandbox, told.blobs, told.artifact_limit, told.artifact_days),
+            releases.run_ended,
+            self.instance(),
+            Keeping(told.log_limit, told.snapshot_limit, told.snapshot_hours),
+        )
 
     def deployer(self) -> Deployer:
         """What executes "deploy" tasks."""
