@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cd.documents import MAX_BYTES
 from cd.errors import UserError
+from cd.pipeline.changes import changed
 from cd.pipeline.git import Git
 from cd.pipeline.objects import TREE, Commit, Objects
 from cd.pipeline.parse import FILE
@@ -40,6 +41,13 @@ class Checkout:
         if entry is None or entry.mode != TREE:
             found = "does not exist in this commit" if entry is None else "is not a folder of this repository"
             raise UserError(f"the build context {found}", where=path, remedy=f"correct image.context in {FILE}")
+
+    def changed(self, before: str) -> tuple[str, ...] | None:
+        """Paths that differ from where this commit and `before` parted; None when the repository can't tell.
+
+        Nothing is fetched for it. A file that was renamed counts under both names.
+        """
+        return changed(self._git, before, self.sha)
 
     def files(self) -> AbstractContextManager[Path]:
         """All files in a folder that is gone afterwards."""

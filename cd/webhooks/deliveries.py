@@ -146,6 +146,7 @@ def _start(session: Session, project_id: int, change: Change) -> Created:
         event=change.event,
         ref=change.ref,
         sha=change.sha,
+        before=change.since,
         message=change.message,
         author=change.author,
         pusher=change.pusher,

@@ -28,6 +28,8 @@ class Change:
     sha: str
     #: Where the ref was before; None for a new one, or where the forge does not say.
     before: str | None = None
+    #: The commit that a pull request wants to be merged into; None for what is no pull request.
+    base: str | None = None
     message: str = ""
     author: str = ""
     pusher: str = ""
@@ -35,6 +37,11 @@ class Change:
     trusted: bool = True
     #: By the forge's clock; None where it does not say.
     pushed_at: datetime | None = None
+
+    @property
+    def since(self) -> str | None:
+        """The commit that its changes are told against: all of a pull request's, the last push's of a branch."""
+        return self.base if self.event == "pull_request" else self.before
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ def _pull(request: PullRequest) -> Event:
         ref=f"refs/pull/{pull.number}/head",
         sha=sha,
         before=commit_id(request.before, "before") if request.before else None,
+        base=commit_id(pull.base.sha, "pull_request.base.sha"),
         message=message(pull.title),
         author=name(pull.user.login if pull.user else None),
         pusher=name(request.sender.login),

@@ -92,6 +92,7 @@ def test_pull_requests_with_new_code_run(name: str, trusted: bool) -> None:
     assert change.event == "pull_request"
     assert change.ref == f"refs/pull/{told['number']}/head"
     assert change.sha == told["head"]["sha"]
+    assert change.since == told["base"]["sha"]
     assert change.message == told["title"]
     assert change.trusted is trusted
 
