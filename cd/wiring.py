@@ -10,11 +10,13 @@ from redis.retry import Retry
 
 from cd.config import Settings
 from cd.identity.vault import Vault, load_key
+from cd.pipeline.auditing import Auditor
 from cd.pipeline.build import BuildRunner
 from cd.pipeline.builder import Builder
 from cd.pipeline.collecting import Collector
 from cd.pipeline.logs import LogStore
 from cd.pipeline.repositories import Repositories
+from cd.pipeline.reuse import Sampled
 from cd.pipeline.stages import Keeping, StageRunner
 from cd.promote import releases
 from cd.promote.deployments import Deployer
@@ -58,7 +60,7 @@ class Services:
             repositories=self.repositories,
             builder=self.builder,
             logs=self.logs,
-            ended=releases.run_ended,
+            ended=self._run_ended(),
         )
 
     def stages(self) -> StageRunner:
@@ -70,10 +72,17 @@ class Services:
             self.logs,
             self.vault,
             Collector(self.sandbox, told.blobs, told.artifact_limit, told.artifact_days),
-            releases.run_ended,
+            self._run_ended(),
             self.instance(),
             Keeping(told.log_limit, told.snapshot_limit, told.snapshot_hours),
         )
+
+    def auditor(self) -> Auditor:
+        """What executes "audit" tasks."""
+        return Auditor(self.stages())
+
+    def _run_ended(self) -> Sampled:
+        return Sampled(releases.run_ended, self.settings.shadow_audit)
 
     def deployer(self) -> Deployer:
         """What executes "deploy" tasks."""

@@ -85,6 +85,12 @@ def record(
     return session.scalars(select(Attempt).where(Attempt.step_id == step.id, Attempt.number == number)).one()
 
 
+def known(session: Session, step_id: int, number: int) -> bool:
+    """Whether that attempt came to an end before."""
+    query = select(Attempt.id).where(Attempt.step_id == step_id, Attempt.number == number)
+    return session.scalar(query) is not None
+
+
 def typical(session: Session, project_id: int, names: Iterable[str]) -> dict[str, float]:
     """Seconds that each of these steps takes: the median of the last passed ones. Unknown names are left out.
 

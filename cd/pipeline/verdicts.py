@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from cd.pipeline import secrets
 from cd.pipeline.definition import StageSpec
 from cd.pipeline.records import Run, Step, Verdict
 from cd.sandbox.options import SANDBOX_VERSION
@@ -52,14 +53,8 @@ def keys(session: Session, project_id: int, steps: Sequence[Step]) -> dict[int, 
     """The stage key of each step as things are now, by its id; one statement where any of them has secrets."""
     specs = {step.id: StageSpec.model_validate(step.spec) for step in steps}
     names = {name for spec in specs.values() for name in spec.secrets}
-    versions = _versions(session, project_id, names) if names else NO_VERSIONS
+    versions = secrets.versions(session, project_id, names) if names else NO_VERSIONS
     return {step.id: stage_key(specs[step.id], step.services, versions) for step in steps}
-
-
-def _versions(session: Session, project_id: int, names: set[str]) -> Mapping[str, int]:
-    from cd.pipeline import secrets
-
-    return secrets.versions(session, project_id, sorted(names))
 
 
 def find_many(session: Session, run: Run, steps: Sequence[Step]) -> dict[int, Verdict]:

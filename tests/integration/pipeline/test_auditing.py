@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import playing
 import pytest
@@ -10,9 +11,11 @@ import rows
 from sqlalchemy import select
 
 from cd.errors import ServiceError
+from cd.identity.vault import Vault
 from cd.pipeline import reuse
 from cd.pipeline.auditing import Auditor, clean
 from cd.pipeline.records import Attempt, Run, Step, Verdict
+from cd.pipeline.stages import StageRunner
 from cd.sandbox.base import ContainerSpec
 from cd.sandbox.fake import FakeSandbox, Play
 from cd.store import tasks
@@ -49,7 +52,8 @@ class Shelf:
 
 
 def auditor(database: Database, sandbox: FakeSandbox, shelf: Shelf | None = None) -> Auditor:
-    return Auditor(database, sandbox, shelf or Shelf(), "here", 1 << 20, lambda *_: {})
+    parts: list[Any] = [database, sandbox, shelf or Shelf(), Vault(b"k" * 32), None, lambda *_: None, "here"]
+    return Auditor(StageRunner(*parts))
 
 
 @pytest.fixture
