@@ -11,7 +11,7 @@ from types import TracebackType
 import structlog
 
 from cd.errors import ServiceError, StaleWrite, TowpathError
-from cd.pipeline import artifacts, reports, runs, stages
+from cd.pipeline import artifacts, auditing, reports, runs, stages
 from cd.pipeline.artifacts import ArtifactStore
 from cd.pipeline.records import Step
 from cd.pipeline.states import STEP
@@ -145,6 +145,10 @@ def _stage(services: Services, claim: Claim) -> None:
     services.stages().execute(claim)
 
 
+def _audit(services: Services, claim: Claim) -> None:
+    services.auditor().execute(claim)
+
+
 def _deploy(services: Services, claim: Claim) -> None:
     services.deployer().execute(claim)
 
@@ -153,6 +157,7 @@ def _clean(services: Services, claim: Claim) -> None:
     """What crashes left on this worker's engine and disk."""
     instance = services.instance()
     removed = stages.clean(services.database, services.sandbox, instance)
+    removed += auditing.clean(services.database, services.sandbox, instance)
     removed += cleaning.clean(services.database, services.targets, instance)
     services.repositories.clean()
     artifacts.clean(services.database, ArtifactStore(services.settings.blobs), services.settings.artifact_days)
@@ -164,6 +169,7 @@ def _clean(services: Services, claim: Claim) -> None:
 HANDLERS: Mapping[str, Callable[[Services, Claim], None]] = {
     "build": _build,
     "stage": _stage,
+    "audit": _audit,
     "deploy": _deploy,
     "retire": _deploy,
     "clean": _clean,
