@@ -12,7 +12,7 @@ the stage over after a crash collects again, with the same outcome.
         …
         collected.store(session, step, attempt)     # also when the attempt failed, or another one follows
         attempts.record(…, report=collected.report)
-        runs.end_step(…, reason="; ".join(filter(None, [outcome.reason, *collected.notes])))
+        runs.end_step(…, reason="; ".join(filter(None, [outcome.reason, *collected.said(outcome.cause)])))
 
 An artifact that can't be kept fails a stage that passed: green promises its files, and since a verdict is reused, they
 would be missing for ever. What is left out by rule (a link, a device) and a report that can't be read is only noted:
@@ -59,6 +59,10 @@ class Collected:
     artifacts: tuple[tuple[str, Stored], ...] = ()
     #: Days that the artifacts are kept.
     days: float = 0.0
+
+    def said(self, cause: str | None) -> list[str]:
+        """What to add to the reason of a step that ended by `cause`."""
+        return [self.lost, *self.notes] if self.lost and cause != "artifacts" else list(self.notes)
 
     def store(self, session: Session, step: Step, attempt: int) -> None:
         """Write results of tests and the list of artifacts of this attempt, in the transaction that ends it."""

@@ -179,7 +179,7 @@ class StageRunner:
                 step,
                 outcome.state,
                 self.ended,
-                reason="; ".join(filter(None, [outcome.reason, *ended.collected.notes])),
+                reason="; ".join(filter(None, [outcome.reason, *ended.collected.said(outcome.cause)])),
                 cause=outcome.cause,
                 exit_code=ended.result.exit_code if ended.result is not None else None,
             )

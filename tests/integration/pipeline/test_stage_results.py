@@ -89,3 +89,9 @@ def test_a_stage_that_failed_keeps_its_own_reason(execute: Execute) -> None:
         "exit code 3; no file at /work/dist/*; "
         "a report that can't be read: /work/junit.xml: it is no XML: unclosed token: line 1, column 0"
     )
+
+
+def test_a_stage_that_failed_says_what_could_not_be_kept_too(execute: Execute) -> None:
+    step = execute((3, GOOD), (3, GOOD), limit=2)
+    assert (step.state, step.cause) == ("failed", None)
+    assert step.reason.startswith("exit code 3; artifacts can't be kept: /work/dist/app")
