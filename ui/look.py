@@ -46,7 +46,13 @@ _STATES = {
 }
 
 #: Why a container ended, in words.
-CAUSES = {"out_of_memory": "out of memory", "timeout": "over its time limit"}
+CAUSES = {
+    "out_of_memory": "out of memory",
+    "timeout": "over its time limit",
+    "service": "a service ended",
+    "output": "too much output",
+    "artifacts": "artifacts not kept",
+}
 
 
 def state(name: str) -> State:
