@@ -233,13 +233,17 @@ def _fault(root: Node, error: Mapping[str, Any], model: type[BaseModel]) -> Faul
         remedy = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
         return _at(key or node, f"unknown key {names[-1]!r}", remedy)
     if kind == "missing":
-        return _at(node, f"{shown + ': ' if shown else ''}{path[-1]!r} is missing")
+        return _at(node, f"{shown + ': ' if shown else ''}{path[-1]!r} is missing", f"add `{path[-1]}:`")
     message = str(error["msg"]).removeprefix("Value error, ")
     head, _, remedy = message.partition("; ")
     if kind == "string_type":
         head, remedy = "this must be text", "write it in quotes"
     elif kind in ("model_type", "dict_type"):
         head, remedy = "this must be a mapping", "write `key: value` below it, or remove it"
+    elif kind in _BOUNDS:
+        word, remedy = _BOUNDS[kind]
+        bound = _bound(next(iter(error["ctx"].values())))
+        head, remedy = f"this must be at {word} {bound}", f"write {bound} or {remedy}"
     # Nothing was written: the key shows better where that is.
     at = key if key is not None and node.start_mark.index == node.end_mark.index else node
     context = error.get("ctx", {}).get("error")
@@ -247,6 +251,18 @@ def _fault(root: Node, error: Mapping[str, Any], model: type[BaseModel]) -> Faul
         at, _, names = _find(root, (*path, *context.path))
         shown = ".".join(names)
     return _at(at, f"{shown}: {head}" if shown else head, remedy)
+
+
+#: Kinds of pydantic's errors about a number's size.
+_BOUNDS = {"greater_than_equal": ("least", "more"), "less_than_equal": ("most", "less")}
+
+
+def _bound(value: float) -> str:
+    """A bound as people would write it: those of a MiB and above are sizes."""
+    for unit, bytes_ in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if value >= bytes_ and value % bytes_ == 0:
+            return f"{value // bytes_:.0f}{unit}"
+    return f"{value:g}"
 
 
 class Misplaced(ValueError):

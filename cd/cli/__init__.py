@@ -32,6 +32,7 @@ COMMANDS = {
     "user": Entry("cd.cli.people", "user", "Manage accounts."),
     "token": Entry("cd.cli.people", "token", "Manage your API tokens."),
     "validate": Entry("cd.cli.validate", "validate", "Check a pipeline file."),
+    "schema": Entry("cd.cli.schema", "schema", "Print the JSON Schema of the pipeline file, for editors."),
     "doctor": Entry("cd.cli.doctor", "doctor", "Check this machine, and that the sandbox stops what it must."),
     "exec": Entry("cd.cli.execute", "execute", "Run the pipeline of the working tree on this machine."),
 }

@@ -26,13 +26,13 @@ def validate(ctx: click.Context, file: str, as_json: bool) -> None:
     Every fault is told with its line and column. FILE is .towpath.yml unless given; `-` is standard input.
     Status 1 when there is any fault.
     """
-    faults, refused, remarks = _look(_read(file), file)
+    faults, refused = _look(_read(file), file)
     valid = not faults and not refused
     if as_json:
-        told = {"valid": valid, "faults": [asdict(fault) for fault in faults], "refused": refused, "remarks": remarks}
+        told = {"valid": valid, "faults": [asdict(fault) for fault in faults], "refused": refused, "remarks": []}
         output.show_json(told)
     else:
-        for line in (*faults, *refused, *remarks):
+        for line in (*faults, *refused):
             click.echo(f"{file}:{'' if line in faults else ' '}{output.plain(line)}", err=True)
         if valid:
             click.echo(f"{file} is valid")
@@ -52,15 +52,15 @@ def _read(file: str) -> bytes:
         raise UserError(f"can't be read: {error.strerror}", where=file, remedy="give the file's path") from error
 
 
-def _look(text: bytes, file: str) -> tuple[tuple[Fault, ...], list[str], list[str]]:
-    """What is wrong, what this version would refuse to run, and what it would leave out."""
+def _look(text: bytes, file: str) -> tuple[tuple[Fault, ...], list[str]]:
+    """What is wrong, and what this version would refuse to run."""
     from cd.documents import DocumentError
-    from cd.pipeline.definition import ignored, unsupported
+    from cd.pipeline.definition import unsupported
     from cd.pipeline.parse import parse
 
     try:
         pipeline = parse(text, file)
     except DocumentError as error:
-        return error.faults, [], []
+        return error.faults, []
     refused = [f"{line} can't be done by this version: remove it for now" for line in unsupported(pipeline)]
-    return (), refused, [f"{line} is not acted on yet" for line in ignored(pipeline)]
+    return (), refused

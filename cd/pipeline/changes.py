@@ -26,6 +26,6 @@ def changed(git: Git, before: str, sha: str) -> tuple[str, ...] | None:
         said: bytes = stream.read(LARGEST_DIFF + 1)
         if len(said) > LARGEST_DIFF:
             process.kill()
-        if process.wait() != 0:
+        if process.wait() != 0 or len(said) > LARGEST_DIFF:
             return None
     return tuple(name.decode(errors="surrogateescape") for name in said.split(b"\0") if name)

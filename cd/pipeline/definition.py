@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from math import prod
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cd.documents import Misplaced
 from cd.pipeline.graph import check_needs
-from cd.units import Bytes, Seconds
+from cd.pipeline.texts import (
+    ENV_NAME,
+    Command,
+    Disk,
+    Env,
+    Events,
+    Globs,
+    Image,
+    Left,
+    Memory,
+    Path,
+    Secrets,
+    Statuses,
+    Texts,
+    Timeout,
+    variable,
+)
+from cd.units import Seconds
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MAX_STAGES = 2000
-MAX_CELLS = 256
-MIB, TIB = 1 << 20, 1 << 40
+NAME = re.compile(r"(?!build$)[a-z0-9][a-z0-9_-]{0,62}")
+#: The name of a service is a host name.
+HOST = re.compile(r"(?!localhost$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+#: Steps of a run, a cell of a matrix being one; cells of one stage; needs of all steps, cell by cell.
+MAX_STEPS, MAX_CELLS, MAX_NEEDS = 5000, 256, 200_000
+MAX_SERVICES = 16
 
 
 class Model(BaseModel):
@@ -25,58 +44,20 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
-def _relative(path: str) -> str:
-    if not path or path.startswith("/") or ".." in path.split("/") or "\\" in path or "\0" in path:
-        raise ValueError(f"{path!r} must be a path inside the repository; write it without a leading / and without ..")
-    return path
-
-
-def _env(env: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in env.items():
-        if not ENV_NAME.fullmatch(name):
-            raise Misplaced(f"{name!r} is not a name of a variable; use letters, digits and _", name)
-        if name.startswith("TOWPATH_"):
-            raise Misplaced(f"{name!r} is set by Towpath; choose a name without TOWPATH_", name)
-        if "\0" in value:
-            raise Misplaced(f"the value of {name!r} has a NUL in it; remove it", name)
-    return env
-
-
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _command(value: Any) -> Any:
-    if isinstance(value, str):
-        if not value.strip():
-            raise ValueError("the command is empty; write what to run")
-        return ("sh", "-e", "-c", value)
-    if isinstance(value, Sequence) and not value:
-        raise ValueError("the command is empty; write what to run")
-    return value
-
-
-Path = Annotated[str, AfterValidator(_relative)]
-Env = Annotated[dict[str, str], AfterValidator(_env)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
-#: An argv; text runs under `sh -e -c`.
-Command = Annotated[tuple[str, ...], BeforeValidator(_command, json_schema_input_type=str | list[str])]
-
-
 class Limits(Model):
     """What a stage may use."""
 
-    memory: Bytes = Field(512 * MIB, ge=6 * MIB, le=TIB)
+    memory: Memory = 512 << 20
     cpus: float = Field(1.0, ge=0.01, le=256)
     pids: int = Field(256, ge=2, le=32768)
-    timeout: Seconds = Field(600.0, ge=1, le=86400)
-    disk: Bytes = Field(1024 * MIB, ge=MIB, le=TIB)
+    timeout: Timeout = 600.0
+    disk: Disk = 1 << 30
 
 
 class Service(Model):
     """A container beside the stage."""
 
-    image: str = Field(min_length=1)
+    image: Image
     env: Env = Field(default_factory=dict)
     ready: Command | None = None
 
@@ -84,16 +65,16 @@ class Service(Model):
 class When(Model):
     """When a stage is part of a run."""
 
-    branches: Texts = ()
-    paths: Texts = ()
-    events: Annotated[tuple[Literal["push", "pull_request", "tag", "manual"], ...], BeforeValidator(_one_or_many)] = ()
-    status: Annotated[tuple[Literal["passed", "failed"], ...], BeforeValidator(_one_or_many)] = ()
+    branches: Globs = ()
+    paths: Globs = ()
+    events: Events = ()
+    status: Statuses = ()
 
 
 class Reports(Model):
     """Files that a stage leaves for Towpath to read."""
 
-    junit: Texts = ()
+    junit: Left = ()
 
 
 class StageSpec(Model):
@@ -103,18 +84,22 @@ class StageSpec(Model):
     target: str | None = None
     needs: Texts = ()
     env: Env = Field(default_factory=dict)
-    secrets: Texts = ()
+    secrets: Secrets = ()
     network: Literal["none", "services", "internet"] | None = None
-    services: dict[str, Service] = Field(default_factory=dict)
+    services: dict[str, Service] = Field(
+        default_factory=dict,
+        max_length=MAX_SERVICES,
+        json_schema_extra={"propertyNames": {"pattern": f"^{HOST.pattern}$"}, "maxProperties": MAX_SERVICES},
+    )
     limits: Limits = Limits()
     matrix: dict[str, Annotated[tuple[str | int | float | bool, ...], Field(min_length=1)]] = Field(
-        default_factory=dict
+        default_factory=dict, json_schema_extra={"propertyNames": {"pattern": f"^{ENV_NAME.pattern}$"}}
     )
     retries: int = Field(0, ge=0, le=5)
     allow_failure: bool = False
     when: When = When()
     reports: Reports = Reports()
-    artifacts: Texts = ()
+    artifacts: Left = ()
     reuse: Literal["auto", "never"] = "auto"
 
     @property
@@ -122,16 +107,46 @@ class StageSpec(Model):
         """What the container executes."""
         return self.run
 
+    @property
+    def cells(self) -> int:
+        """How many steps it becomes."""
+        return prod(len(values) for values in self.matrix.values())
+
+    @field_validator("services")
+    @classmethod
+    def _hosts(cls, services: dict[str, Service]) -> dict[str, Service]:
+        for name in services:
+            if not HOST.fullmatch(name):
+                raise Misplaced(f"{name!r} can't be a host's name; use a-z, 0-9 and -, and not `localhost`", name)
+        return services
+
     @model_validator(mode="after")
     def _fits(self) -> StageSpec:
         if self.services and self.network == "none":
             raise Misplaced("`none` reaches no services; leave network out, or write `services`", "network")
-        cells = 1
-        for values in self.matrix.values():
-            cells *= len(values)
-        if cells > MAX_CELLS:
-            raise Misplaced(f"{cells} cells are more than {MAX_CELLS}; drop some values", "matrix")
+        if self.cells > MAX_CELLS:
+            raise Misplaced(f"{self.cells} cells are more than {MAX_CELLS}; drop some values", "matrix")
+        for axis, values in self.matrix.items():
+            try:
+                variable(axis)
+            except Misplaced as error:
+                raise Misplaced(str(error), "matrix", axis) from error
+            if axis in self.env:
+                raise Misplaced(f"{axis!r} is set by the matrix already; remove it here", "env", axis)
+            texts = [cell_text(value) for value in values]
+            for position, text in enumerate(texts):
+                if text in texts[:position]:
+                    raise Misplaced(f"{text!r} stands here twice; remove one of the two", "matrix", axis, position)
+        for position, name in enumerate(self.secrets):
+            if name in self.env or name in self.matrix:
+                other = "env" if name in self.env else "matrix"
+                raise Misplaced(f"{name!r} stands in {other}, too; choose another name", "secrets", position)
         return self
+
+
+def cell_text(value: str | int | float | bool) -> str:
+    """A value of a matrix as its variable holds it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class ImageSpec(Model):
@@ -141,7 +156,7 @@ class ImageSpec(Model):
     dockerfile: Path = "Dockerfile"
     target: str | None = None
     args: Env = Field(default_factory=dict)
-    secrets: Texts = ()
+    secrets: Secrets = ()
 
     @field_validator("args")
     @classmethod
@@ -164,7 +179,7 @@ class HealthSpec(Model):
 class DeployLimits(Model):
     """What a deployed container may use."""
 
-    memory: Bytes = Field(256 * MIB, ge=6 * MIB, le=TIB)
+    memory: Memory = 256 << 20
     cpus: float = Field(1.0, ge=0.01, le=256)
 
 
@@ -184,44 +199,49 @@ class Pipeline(Model):
     """A whole `.towpath.yml`."""
 
     image: ImageSpec = ImageSpec()
-    stages: dict[str, StageSpec] = Field(default_factory=dict)
+    stages: dict[str, StageSpec] = Field(
+        default_factory=dict, json_schema_extra={"propertyNames": {"pattern": f"^{NAME.pattern}$"}}
+    )
     deploy: DeploySpec | None = None
 
     @field_validator("stages")
     @classmethod
     def _stages(cls, stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
-        if len(stages) > MAX_STAGES:
-            raise ValueError(f"{len(stages)} stages are more than {MAX_STAGES}; split the pipeline")
         for name in stages:
-            if not NAME.fullmatch(name) or name == "build":
+            if not NAME.fullmatch(name):
                 raise Misplaced(
                     f"{name!r} can't be a stage's name; use a-z, 0-9, - and _, at most 63, and not `build`", name
                 )
+        steps = sum(stage.cells for stage in stages.values())
+        if steps > MAX_STEPS:
+            raise ValueError(f"{steps} stages, counting each cell, are more than {MAX_STEPS}; split the pipeline")
         check_needs({name: stage.needs for name, stage in stages.items()})
+        needs = _count_needs(stages)
+        if needs > MAX_NEEDS:
+            raise ValueError(
+                f"{needs} needs, cell by cell, are more than {MAX_NEEDS}; put a stage between that waits for all"
+            )
         return stages
+
+
+def _count_needs(stages: Mapping[str, StageSpec]) -> int:
+    """How many pairs of steps the needs come to."""
+    ordinary = sum(stage.cells for stage in stages.values() if "failed" not in stage.when.status)
+    count = 0
+    for stage in stages.values():
+        after_all = not stage.needs and "failed" in stage.when.status
+        count += stage.cells * (ordinary if after_all else sum(stages[need].cells for need in stage.needs))
+    return count
 
 
 def unsupported(pipeline: Pipeline) -> list[str]:
     """What the file asks for that this version does not do and that would change the outcome; one line each."""
-    lines = [f"image.{key}" for key in ("secrets",) if getattr(pipeline.image, key)]
-    for name, stage in pipeline.stages.items():
-        lines += [f"stages.{name}.{key}" for key in ("secrets", "services", "matrix") if getattr(stage, key)]
-        if stage.when != When():
-            lines.append(f"stages.{name}.when")
-        if stage.network in ("services", "internet"):
-            lines.append(f"stages.{name}.network: {stage.network}")
-    if pipeline.deploy is not None:
-        lines += [f"deploy.{key}" for key in ("before", "verify") if getattr(pipeline.deploy, key)]
-        if pipeline.deploy.replicas != 1:
-            lines.append("deploy.replicas")
-    return lines
+    if pipeline.deploy is None:
+        return []
+    lines = [f"deploy.{key}" for key in ("before", "verify") if getattr(pipeline.deploy, key)]
+    return [*lines, "deploy.replicas"] if pipeline.deploy.replicas != 1 else lines
 
 
 def ignored(pipeline: Pipeline) -> list[str]:
-    """What the file asks for that this version leaves out without harm; one line each."""
-    return [
-        f"stages.{name}.{key}"
-        for name, stage in pipeline.stages.items()
-        for key, unset in (("reports", Reports()), ("artifacts", ()))
-        if getattr(stage, key) != unset
-    ]
+    """Nothing any more: until its callers stop asking."""
+    return []

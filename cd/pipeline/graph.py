@@ -17,8 +17,11 @@ def check_needs(needs: Needs) -> None:
             if need == name:
                 raise Misplaced(f"{name!r} needs itself; remove it", name, "needs", position)
             if need not in needs:
+                stage = need.partition(":")[0]
                 close = difflib.get_close_matches(need, needs, n=1)
                 remedy = f"did you mean {close[0]!r}?" if close else "name a stage of this file"
+                if stage in needs:
+                    remedy = f"a cell can't be needed alone, write {stage!r} for all of them"
                 raise Misplaced(f"there is no stage {need!r}; {remedy}", name, "needs", position)
     cycle = find_cycle(needs)
     if cycle:

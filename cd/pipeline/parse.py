@@ -16,5 +16,9 @@ def parse(text: bytes, name: str = FILE) -> Pipeline:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the file, for editors."""
-    return Pipeline.model_json_schema(by_alias=True)
+    """JSON Schema of the file, for editors: all but what concerns several places, such as needs and sums of cells."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Pipeline.model_json_schema(by_alias=True),
+        "title": "Towpath pipeline file",
+    }

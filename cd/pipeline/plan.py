@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cd.pipeline.decide import BUILD
-from cd.pipeline.definition import Pipeline, StageSpec, When
+from cd.pipeline.definition import Pipeline, StageSpec, When, cell_text
 from cd.pipeline.globs import relative
 
 #: Longest name of a step, in characters; the same as in the table.
@@ -102,11 +102,7 @@ def _cells(name: str, spec: StageSpec) -> dict[str, Mapping[str, str]]:
 
 def _combinations(spec: StageSpec) -> Iterator[dict[str, str]]:
     for values in itertools.product(*spec.matrix.values()):
-        yield dict(zip(spec.matrix, map(_text, values), strict=True))
-
-
-def _text(value: str | int | float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        yield dict(zip(spec.matrix, map(cell_text, values), strict=True))
 
 
 def _in_cell(spec: StageSpec, cell: Mapping[str, str]) -> StageSpec:

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cd.documents import Misplaced, load
-from cd.pipeline.definition import Env, Model, Texts
+from cd.pipeline.definition import Model
 from cd.pipeline.graph import find_cycle
+from cd.pipeline.texts import Env, Texts
 from cd.units import Seconds
 
 FILE = "environments.yml"

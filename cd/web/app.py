@@ -9,7 +9,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from cd.web import api, context, health, live, problems
+from cd.web import api, context, health, live, problems, schema
 from cd.web.context import Access
 from cd.webhooks import views as webhooks
 
@@ -63,6 +63,7 @@ def create_app(services: Services) -> Flask:
     app.before_request(context.guard)
     app.after_request(_harden)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(schema.blueprint)
     app.register_blueprint(webhooks.blueprint)
     for endpoint in app.view_functions:
         if endpoint.startswith(f"{webhooks.blueprint.name}."):
