@@ -17,6 +17,7 @@ from cd.errors import NotFound
 from cd.pipeline import artifacts, reports, taking, testhistory
 from cd.pipeline.artifacts import ArtifactStore
 from cd.pipeline.collecting import Collected
+from cd.pipeline.definition import StageSpec
 from cd.pipeline.records import Artifact, Attempt, Run, Step, TestCase, TestResult, Verdict
 from cd.store.base import now
 from cd.store.database import Database
@@ -144,9 +145,11 @@ def test_what_is_not_there_is_noted(tmp_path: Path) -> None:
     assert found.lost == ""
 
 
-def test_a_pattern_elsewhere_is_said(tmp_path: Path) -> None:
-    found = collect(tmp_path, {}, artifacts=["/etc/*"])
-    assert "only in /work and /tmp" in found.lost
+def test_a_pattern_elsewhere_that_an_older_version_let_pass_is_said(tmp_path: Path) -> None:
+    spec = StageSpec.model_validate({"run": "true"}).model_copy(update={"artifacts": ("/etc/*",)})
+    take = taking.Take(ArtifactStore(f"file://{tmp_path}"), "artifact/1/1/1", 1000, ())
+    take.want(spec)
+    assert "only in /work and /tmp" in take.lost
 
 
 #: Longer than what is said of a report may be.
