@@ -80,7 +80,7 @@ class Scheduler:
         if not due:
             return
         try:
-            due = self._services.doorbell.unheard(due)
+            due = [ring for ring in due if not self._services.doorbell.heard(ring.kind)]
         except redis.RedisError as error:
             log.warning("scheduler.redis_away", error=str(error))
             return

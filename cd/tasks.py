@@ -9,21 +9,26 @@ from time import monotonic
 from types import TracebackType
 
 import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from cd.errors import ServiceError, StaleWrite, TowpathError
 from cd.pipeline import artifacts, auditing, reports, runs, stages
 from cd.pipeline.artifacts import ArtifactStore
-from cd.pipeline.records import Step
+from cd.pipeline.records import Project, Step
 from cd.pipeline.states import STEP
 from cd.promote import cleaning, deployments, releases
 from cd.store import tasks
-from cd.store.tasks import Claim
+from cd.store.tasks import Claim, Ring
 from cd.wiring import Services
 
 log = structlog.get_logger()
 
 #: Seconds before the next try, by the number of failed ones.
 BACKOFF = (1.0, 2.0, 5.0, 10.0)
+#: Seconds that a work-horse goes on with further tasks: a fork for each would cost more than many a stage, and a worker
+#: that is to stop waits for this long at most, besides its present task.
+TURN = 5.0
 #: Exit status of a work-horse that lost its claim.
 LOST_CLAIM = 75
 
@@ -33,6 +38,8 @@ class Process:
 
     services: Services
     name = ""
+    #: Kinds of tasks that it takes; none outside of a worker.
+    kinds: tuple[str, ...] = ()
 
 
 def prepare() -> None:
@@ -41,19 +48,39 @@ def prepare() -> None:
 
 
 def perform(task_id: int) -> None:
-    """Do one task; the function that every job names. Returns at once when the task is done or taken."""
-    services = Process.services
-    with services.database.write() as session:
-        claim = tasks.claim(session, task_id, Process.name, services.settings.lease_seconds)
-    if claim is None:
+    """The function that every job names: in a worker's child, do what is ready, the best first, for a while.
+
+    Outside of a worker it does the named task, and returns at once when that is done or taken.
+    """
+    services, until = Process.services, monotonic() + TURN
+    if not Process.kinds:
+        _perform(services, lambda session, lease: tasks.claim(session, task_id, Process.name, lease))
         return
-    with structlog.contextvars.bound_contextvars(task=task_id, kind=claim.kind, subject=claim.subject):
+    limits = select(Project.id.label("owner"), Project.parallel.label("most")).subquery()
+
+    def best(session: Session, lease: float) -> Claim | None:
+        return tasks.take(session, Process.kinds, Process.name, lease, limits)
+
+    while _perform(services, best):
+        if monotonic() > until:
+            services.doorbell([Ring(task_id, Process.kinds[0])], False)
+            return
+
+
+def _perform(services: Services, take: Callable[[Session, float], Claim | None]) -> bool:
+    """Do one task; False when there was none."""
+    with services.database.write() as session:
+        claim = take(session, services.settings.lease_seconds)
+    if claim is None:
+        return False
+    with structlog.contextvars.bound_contextvars(task=claim.task_id, kind=claim.kind, subject=claim.subject):
         try:
             with Lease(services, claim):
                 _attempt(services, claim)
         except StaleWrite as error:
             # Somebody else moved on: a person canceled, or another worker holds the task now.
             log.info("task.stale", reason=str(error))
+    return True
 
 
 def _attempt(services: Services, claim: Claim) -> None:

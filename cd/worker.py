@@ -7,7 +7,7 @@ import os
 import socket
 
 from cd import tasks
-from cd.queue.doorbell import WORK
+from cd.queue.doorbell import KINDS, WORK
 from cd.queue.worker import TaskWorker
 from cd.rehearsal import rehearse
 from cd.store import tasks as task_table
@@ -21,6 +21,7 @@ def run(services: Services, *, queue: str = WORK, name: str = "", rehearsed: boo
     that died frees what that one had claimed.
     """
     tasks.Process.services = services
+    tasks.Process.kinds = KINDS[queue]
     tasks.Process.name = name or f"{socket.gethostname()}-{os.getpid()}"
     services.sandbox.ping()
     if not rehearsed:

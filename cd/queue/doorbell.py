@@ -20,6 +20,8 @@ log = structlog.get_logger()
 FUNCTION = "cd.tasks.perform"
 #: Deployments have a queue of their own, so that no long stage stands before a rollback.
 WORK, DEPLOY = "towpath-work", "towpath-deploy"
+#: What is done by the workers of each queue.
+KINDS = {WORK: ("build", "stage", "audit", "retire", "clean"), DEPLOY: ("deploy",)}
 #: Published after each commit with events; the web processes listen.
 EVENTS_CHANNEL = "towpath:events"
 
@@ -57,7 +59,16 @@ class Doorbell:
             log.warning("doorbell.unheard", error=str(error), tasks=len(rings))
 
     def _enqueue(self, name: str, rings: Sequence[Ring]) -> None:
-        self._queue(name).enqueue_many(
+        """Whoever hears it does all that is ready: more jobs than there are workers would wake them for nothing."""
+        queue = self._queue(name)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.scard(f"rq:workers:{name}")
+        pipe.llen(queue.key)
+        workers, waiting = pipe.execute()
+        rings = rings[: max(1, workers) - waiting] if waiting < max(1, workers) else ()
+        if not rings:
+            return
+        queue.enqueue_many(
             [
                 Queue.prepare_data(
                     FUNCTION,
@@ -75,9 +86,6 @@ class Doorbell:
     def _queue(self, name: str) -> Queue:
         return Queue(name, connection=self._redis, serializer=JSONSerializer, job_class=TaskJob)
 
-    def unheard(self, rings: Sequence[Ring]) -> list[Ring]:
-        """Those of the tasks that no job in a queue stands for. Raises redis.RedisError."""
-        waiting: set[int] = set()
-        for name in {queue_of(ring.kind) for ring in rings}:
-            waiting |= {int(job_id.split("-")[1]) for job_id in self._queue(name).get_job_ids()}
-        return [ring for ring in rings if ring.task_id not in waiting]
+    def heard(self, kind: str) -> bool:
+        """Whether a job that wakes a worker for such a task is waiting to be taken. Raises redis.RedisError."""
+        return bool(self._queue(queue_of(kind)).count)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, Subquery, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from cd.errors import StaleWrite
@@ -42,10 +42,13 @@ class Claim:
 _ADD = {dialect: insert_new(dialect, Task).returning(Task.id) for dialect in ("sqlite", "postgresql")}
 
 
-def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int | None:
+def add(
+    session: Session, kind: str, subject: int, *, owner: int | None = None, weight: float = 0.0, delay: float = 0.0
+) -> int | None:
     """Put work into the running transaction; it is rung after the commit.
 
-    Returns the task's id, or None when the same work is open already. `delay` in seconds.
+    Returns the task's id, or None when the same work is open already. `owner` is the project that it is done for,
+    `weight` the seconds of work that depend on it, `delay` in seconds.
     """
     connection = session.connection()
     at = now()
@@ -54,6 +57,8 @@ def add(session: Session, kind: str, subject: int, *, delay: float = 0.0) -> int
         {
             "kind": kind,
             "subject": subject,
+            "owner": owner,
+            "weight": weight,
             "state": "ready",
             "fence": 0,
             "attempts": 0,
@@ -79,6 +84,36 @@ def claim(session: Session, task_id: int, worker: str, lease: float) -> Claim | 
     if row is None:
         return None
     return Claim(task_id, row.kind, row.subject, row.fence, row.attempts)
+
+
+def take(session: Session, kinds: Collection[str], worker: str, lease: float, limits: Subquery) -> Claim | None:
+    """Take the best of all ready tasks of these kinds for `lease` seconds; None when there is none.
+
+    First whose owner has the fewest tasks at work, then what most work depends on, then the oldest. `limits` has for
+    owners (column `owner`) the most tasks that they may have at work (`most`); an owner at its limit waits.
+    """
+    at = now()
+    busy = (
+        select(Task.owner, func.count().label("count"))
+        .where(Task.state == "claimed", Task.owner.is_not(None))
+        .group_by(Task.owner)
+        .subquery()
+    )
+    count = func.coalesce(busy.c.count, 0)
+    best = session.scalar(
+        select(Task.id)
+        .outerjoin(busy, busy.c.owner == Task.owner)
+        .outerjoin(limits, limits.c.owner == Task.owner)
+        .where(
+            Task.state == "ready",
+            Task.not_before <= at,
+            Task.kind.in_(kinds),
+            or_(limits.c.most.is_(None), count < limits.c.most),
+        )
+        .order_by(count, Task.weight.desc(), Task.id)
+        .limit(1)
+    )
+    return None if best is None else claim(session, best, worker, lease)
 
 
 def renew(session: Session, claim: Claim, lease: float) -> None:
