@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import and_, bindparam, case, or_, select, update
 from sqlalchemy.orm import Session
 
-from cd.pipeline import attempts, interim, standing
+from cd.pipeline import attempts, standing
 from cd.pipeline.decide import Decision, StepView, decide
 from cd.pipeline.records import Run, Step
 from cd.pipeline.standing import Standing
 from cd.pipeline.states import GOOD, RUN, STEP
 from cd.pipeline.weights import weights
+from cd.store import tasks
 from cd.store.base import now
 from cd.store.states import move, move_many
 
@@ -192,7 +193,7 @@ def _start(session: Session, run: Run, course: _Course) -> None:
         [{"step": key} for key in ids],
     )
     for name, key in zip(course.started, ids, strict=True):
-        interim.add(session, "stage", key, owner=run.project_id, weight=weight[name])
+        tasks.add(session, "stage", key, owner=run.project_id, weight=weight[name])
 
 
 def _why(decision: Decision, course: _Course) -> str:

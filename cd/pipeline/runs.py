@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from cd.errors import Conflict, StaleWrite
 from cd.identity import audit
 from cd.pipeline import advance as advancing
-from cd.pipeline import ending, interim, verdicts
+from cd.pipeline import ending, verdicts
 from cd.pipeline.definition import Pipeline
 from cd.pipeline.plan import Occasion, Planned, plan
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
-from cd.store import events
+from cd.store import events, tasks
 from cd.store.base import now
 from cd.store.states import move, move_many
 
@@ -105,7 +105,7 @@ def enqueue(
             "queued_at": at,
         },
     ).scalar_one()
-    interim.add(session, "build", build, owner=project_id)
+    tasks.add(session, "build", build, owner=project_id)
     events.append(session, "run.queued", project_id=project_id, run_id=run_id, subject=run_id)
     return Created(run_id, number)
 

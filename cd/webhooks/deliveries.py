@@ -111,7 +111,7 @@ def replay(session: Session, delivery: Delivery, actor: str) -> Received:
     audit.append(session, actor, "delivery.replay", f"delivery/{delivery.id}", project=project.slug)
     if isinstance(event, Ignored):
         return Received(delivery.id, "ignored", event.reason)
-    run = _start(session, project.id, event)
+    run = _start(session, project.id, event, superseding=False)
     delivery.outcome, delivery.reason, delivery.run_id = "run", f"replayed by {actor}", run.id
     session.flush()
     return Received(delivery.id, "run", delivery.reason, run.id, run.number)
@@ -139,10 +139,11 @@ def _decide(session: Session, project_id: int, event: Event, known: Known) -> _D
     return _Decided("run", "", run.id, run.number)
 
 
-def _start(session: Session, project_id: int, change: Change) -> Created:
+def _start(session: Session, project_id: int, change: Change, *, superseding: bool = True) -> Created:
     return runs.enqueue(
         session,
         project_id,
+        superseding=superseding,
         event=change.event,
         ref=change.ref,
         sha=change.sha,
