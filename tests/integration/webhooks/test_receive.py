@@ -360,7 +360,17 @@ def test_a_replay_runs_again_because_a_person_says_so(forge: Forge) -> None:
     with forge.database.read() as session:
         actions = session.scalars(select(AuditEntry.action)).all()
         assert session.get_one(Delivery, received.delivery).run_id == received.run_id
+        # What came before it goes on: it is the newer push.
+        assert session.scalars(select(Run.state).order_by(Run.number)).all() == ["queued", "queued"]
     assert "delivery.replay" in actions
+
+
+def test_a_newer_push_takes_the_place_of_a_waiting_run(forge: Forge) -> None:
+    forge.push(sha("a"), ZERO)
+    forge.push(sha("b"), sha("a"))
+    forge.push(sha("c"), ZERO, ref="refs/heads/other")
+    with forge.database.read() as session:
+        assert session.scalars(select(Run.state).order_by(Run.number)).all() == ["superseded", "queued", "queued"]
 
 
 def test_a_pull_request_of_a_fork_is_not_trusted(github: Forge) -> None:
