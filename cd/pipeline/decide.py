@@ -10,6 +10,7 @@ from cd.pipeline.states import GOOD, STEP
 #: The build has no image to run anything in when it did not end well: nothing runs after it, whatever its conditions.
 BUILD = "build"
 ENDED = STEP.terminal
+PASSED = ("passed",)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def decide(steps: Sequence[StepView]) -> Decision:
         if step.state != "waiting":
             continue
         missing = 0
-        for need in dict.fromkeys(step.needs):
+        for need in step.needs:  # one that stands twice is counted twice, here and in _settle
             if need in ended:
                 if need in bad_ones:
                     bad.setdefault(step.name, need)
@@ -86,7 +87,7 @@ def decide(steps: Sequence[StepView]) -> Decision:
 
 def _hopeless(step: StepView, bad: Mapping[str, str]) -> bool:
     """Whether it can't run any more although some of its needs have not ended."""
-    return step.name in bad and (step.status == ("passed",) or bad[step.name] == BUILD)
+    return step.name in bad and (step.status == PASSED or bad[step.name] == BUILD)
 
 
 def _settle(
@@ -110,9 +111,11 @@ def _settle(
             continue
         skip[name] = reason
         for follower in behind.get(name, ()):
-            bad.setdefault(follower, name)
+            first = follower not in bad
+            if first:
+                bad[follower] = name
             open_needs[follower] -= 1
-            if open_needs[follower] == 0 or _hopeless(by_name[follower], bad):
+            if open_needs[follower] == 0 or (first and by_name[follower].status == PASSED):
                 ready.append(follower)
     return start, skip
 
@@ -132,7 +135,7 @@ def _against(
 def _end(steps: Iterable[StepView]) -> str | None:
     failing, allowed = set[str](), set[str]()
     for step in steps:
-        if not step.ended:
+        if step.state not in ENDED:
             return None
         (allowed if step.allow_failure else failing).add(step.state)
     for end in ("canceled", "errored", "failed"):

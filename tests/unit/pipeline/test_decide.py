@@ -146,3 +146,48 @@ def test_every_run_comes_to_an_end(steps: list[StepView], chance: random.Random)
         follow = sorted(STEP.transitions[moved.state] - {"waiting"})
         steps = [replace(step, state=chance.choice(follow)) if step is moved else step for step in steps]
     pytest.fail("the run did not end")
+
+
+def told(*status: str, needs: tuple[str, ...] = ("build", "a", "b")) -> StepView:
+    return StepView("tell", "waiting", needs, status=status)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "status", "expected"),
+    [
+        ("passed", "failed", ("failed",), Decision(start=("tell",))),
+        ("passed", "failed", ("passed", "failed"), Decision(start=("tell",))),
+        ("passed", "passed", ("passed", "failed"), Decision(start=("tell",))),
+        ("passed", "passed", ("failed",), Decision(skip=(("tell", "everything that it needs passed"),), run="passed")),
+        ("running", "failed", ("failed",), Decision()),
+        ("running", "failed", ("passed",), Decision(skip=(("tell", "needs b, which failed"),))),
+    ],
+)
+def test_a_stage_can_ask_what_its_needs_came_to(a: str, b: str, status: tuple[str, ...], expected: Decision) -> None:
+    assert decide([build("passed"), stage("a", a), stage("b", b), told(*status)]) == expected
+
+
+def test_what_runs_after_a_failure_does_not_make_the_run_pass() -> None:
+    steps = [build("passed"), stage("a", "failed"), replace(told("failed", needs=("build", "a")), state="passed")]
+    assert decide(steps) == Decision(run="failed")
+
+
+def test_nothing_runs_without_an_image_not_even_after_a_failure() -> None:
+    steps = [build("failed"), told("failed", needs=("build",))]
+    assert decide(steps) == Decision(skip=(("tell", "needs build, which failed"),), run="failed")
+
+
+def test_what_a_skip_leads_to_is_judged_in_the_same_call() -> None:
+    steps = [build("passed"), stage("a", "failed"), stage("b", "waiting", "a"), told("failed", needs=("build", "b"))]
+    assert decide(steps) == Decision(start=("tell",), skip=(("b", "needs a, which failed"),))
+
+
+def test_left_out_by_its_own_conditions_is_as_good_as_passed() -> None:
+    steps = [build("passed"), replace(stage("a", "skipped"), cause="when"), stage("b", "waiting", "a")]
+    assert decide(steps) == Decision(start=("b",))
+
+
+def test_steps_that_ended_well_may_be_left_out_and_needs_may_stand_twice() -> None:
+    steps = [stage("c", "running"), stage("d", "waiting", "gone", "c", "c"), stage("e", "waiting", "gone", "gone")]
+    assert decide(steps) == Decision(start=("e",))
+    assert decide([replace(steps[0], state="failed"), *steps[1:]]).skip == (("d", "needs c, which failed"),)
