@@ -24,6 +24,8 @@ class Occasion:
     #: Full ref, such as refs/heads/main.
     ref: str
     changed: tuple[str, ...] | None = None
+    #: False for code from outside.
+    trusted: bool = True
 
     @property
     def branch(self) -> str | None:
@@ -58,7 +60,7 @@ def plan(pipeline: Pipeline, occasion: Occasion) -> list[Planned]:
         if not wanted and "failed" in spec.when.status:
             wanted = tuple(ordinary)
         needs = (BUILD, *(step for need in wanted for step in cells[need]))
-        skip = left_out(spec.when, occasion)
+        skip = left_out(spec.when, occasion) or _kept_from(spec, occasion)
         for step, cell in cells[name].items():
             planned.append(Planned(step, name, cell, _in_cell(spec, cell), needs, skip))
     return planned
@@ -73,6 +75,15 @@ def left_out(when: When, occasion: Occasion) -> str:
     if when.paths and occasion.changed is not None and not _fits(when.paths, occasion.changed):
         return f"nothing changed in {_listed(when.paths)}"
     return ""
+
+
+def _kept_from(spec: StageSpec, occasion: Occasion) -> str:
+    """Why code from outside does not get what this stage asks for; empty when it does, or asks for nothing."""
+    if occasion.trusted:
+        return ""
+    if spec.secrets:
+        return "it uses secrets, which code from outside does not get"
+    return "it uses the internet, which code from outside does not get" if spec.network == "internet" else ""
 
 
 def _fits(patterns: Sequence[str], names: Sequence[str]) -> bool:

@@ -24,6 +24,7 @@ PUBLIC = {
     "GET /login",
     "POST /login",
     "GET /api/v1/openapi.json",
+    "GET /schema/pipeline.json",
     "POST /api/v1/tokens",
     "POST /hooks/<project>",
 }

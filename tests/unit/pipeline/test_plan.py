@@ -66,3 +66,17 @@ def test_a_stage_for_failures_without_needs_waits_for_all_that_have_none_such() 
     )
     assert steps["tell"].needs == ("build", "a", "b:1", "b:2")
     assert steps["clean"].needs == ("build", "a")
+
+
+@pytest.mark.parametrize(
+    ("asks", "reason"),
+    [
+        ("secrets: TOKEN", "it uses secrets, which code from outside does not get"),
+        ("network: internet", "it uses the internet, which code from outside does not get"),
+        ("services: {db: {image: postgres}}", ""),
+    ],
+)
+def test_code_from_outside_gets_neither_secrets_nor_the_internet(asks: str, reason: str) -> None:
+    text = f"stages: {{a: {{run: x, {asks}}}}}"
+    assert planned(text, Occasion("pull_request", "refs/pull/7/head", trusted=False))["a"].skip == reason
+    assert planned(text, Occasion("pull_request", "refs/pull/7/head"))["a"].skip == ""
