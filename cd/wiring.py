@@ -15,6 +15,7 @@ from cd.pipeline.build import BuildRunner
 from cd.pipeline.builder import Builder
 from cd.pipeline.collecting import Collector
 from cd.pipeline.logs import LogStore
+from cd.pipeline.registry import Registry
 from cd.pipeline.repositories import Repositories
 from cd.pipeline.reuse import Sampled
 from cd.pipeline.stages import Keeping, StageRunner
@@ -60,6 +61,8 @@ class Services:
             repositories=self.repositories,
             builder=self.builder,
             logs=self.logs,
+            vault=self.vault,
+            registry=Registry(self.settings.registry, self.settings.docker_host),
             ended=self._run_ended(),
         )
 

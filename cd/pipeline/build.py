@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -11,14 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cd.errors import StaleWrite, TowpathError, UserError
-from cd.pipeline import dockerfile, images, runs
+from cd.pipeline import dockerfile, images, runs, secrets
 from cd.pipeline.builder import Builder, BuildRequest, Canceled
 from cd.pipeline.checkout import Checkout
-from cd.pipeline.definition import ImageSpec, Pipeline, ignored, unsupported
+from cd.pipeline.definition import ImageSpec, Pipeline, unsupported
 from cd.pipeline.dockerfile import Dockerfile
 from cd.pipeline.logs import LogStore, LogWriter
 from cd.pipeline.parse import FILE, parse
+from cd.pipeline.plan import Occasion, Planned, plan
+from cd.pipeline.projects import Vault
 from cd.pipeline.records import Project, Run, Step
+from cd.pipeline.registry import Registry
 from cd.pipeline.repositories import Repositories
 from cd.pipeline.states import STEP
 from cd.store.database import Database
@@ -37,6 +40,8 @@ class Begun:
     project: Project
     run: Run
     step: Step
+    #: Secrets in clear, none for code from outside.
+    secrets: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Built:
     """What came out: the image of each target (None: the last stage of the Dockerfile), and its key if it has one."""
 
     pipeline: Pipeline
+    planned: Sequence[Planned]
+    #: By name of a step, the image of each of its services.
+    services: Mapping[str, Mapping[str, str]]
     images: Mapping[str | None, str]
     keys: Mapping[str | None, str]
     #: Number of the run that built the image, when nothing was built now.
@@ -63,14 +71,18 @@ class Built:
 class Log:
     """The log of one attempt, opened by the first thing that is written: most builds of known trees write none."""
 
-    def __init__(self, logs: LogStore, step: Step) -> None:
-        self._logs, self._step = logs, step
+    def __init__(self, logs: LogStore, step: Step, secrets: Sequence[str]) -> None:
+        self._logs, self._step, self._secrets = logs, step, secrets
         self._writer: LogWriter | None = None
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
         if self._writer is None:
-            self._writer = self._logs.writer(self._step.id, self._step.attempt, self._step.fence).__enter__()
+            self._writer = self._logs.writer(
+                self._step.id, self._step.attempt, self._step.fence, self._secrets
+            ).__enter__()
+            # What a lost worker wrote stands; this build's own output goes behind it.
+            self._writer.append()
             if self._writer.position:
                 self._writer.write(b"\n--- the worker was lost; the build begins anew ---\n")
         self._writer.write(data)
@@ -89,6 +101,8 @@ class BuildRunner:
     repositories: Repositories
     builder: Builder
     logs: LogStore
+    vault: Vault
+    registry: Registry
     ended: runs.Ended
 
     def execute(self, claim: Claim) -> None:
@@ -102,7 +116,7 @@ class BuildRunner:
             return
         attempt = _Attempt(self, begun)
         try:
-            with self._log(begun.step) as written:
+            with self._log(begun) as written:
                 built = attempt.run(written)
         except Canceled:
             log.info("build.canceled", run=begun.run.id)
@@ -117,12 +131,18 @@ class BuildRunner:
             if started is None:
                 return None
             run, step = started
-            return Begun(session.get_one(Project, run.project_id), run, step)
+            project = session.get_one(Project, run.project_id)
+            return Begun(project, run, step, self._secrets(session, project, run))
+
+    def _secrets(self, session: Session, project: Project, run: Run) -> Mapping[str, str]:
+        """All secrets of the project, in runs that may have them: which the build asks for is not known yet."""
+        names = [one.name for one in secrets.listing(session, project.id)] if run.trusted else []
+        return secrets.values(session, self.vault, project.id, names)
 
     @contextmanager
-    def _log(self, step: Step) -> Iterator[Callable[[bytes], None]]:
+    def _log(self, begun: Begun) -> Iterator[Callable[[bytes], None]]:
         """Where the builder's output goes; the error that ends it is its last line."""
-        written = Log(self.logs, step)
+        written = Log(self.logs, begun.step, tuple(begun.secrets.values()))
         try:
             yield written.write
         except TowpathError as error:
@@ -189,10 +209,8 @@ def _apply(session: Session, run: Run, step: Step, built: Built) -> None:
     step.spec = built.pipeline.image.model_dump(mode="json", by_alias=True)
     deploy = built.pipeline.deploy
     run.deploy = deploy.model_dump(mode="json", by_alias=True) if deploy is not None else None
-    runs.add_stages(session, run, built.pipeline)
-    for stage in runs.steps_of(session, run.id):
-        if stage.kind == "stage":
-            stage.image = built.images[built.pipeline.stages[stage.name].target or built.pipeline.image.target]
+    by_step = {one.name: built.images[one.spec.target or built.pipeline.image.target] for one in built.planned}
+    runs.add_stages(session, run, built.planned, by_step, built.services)
     if built.reused_of is None and run.trusted:
         for target, key in built.keys.items():
             images.keep(session, run, key, built.images[target])
@@ -216,24 +234,73 @@ class _Attempt:
             spec = pipeline.image
             parsed = read_dockerfile(checkout, spec)
             targets = wanted_targets(pipeline, parsed)
+            planned = plan(pipeline, self._occasion(checkout, pipeline))
+            services = self._services(planned, write)
             keys = self._keys(spec, parsed, targets, write)
             if not run.fresh and (known := self._known(keys, targets)) is not None:
-                return Built(pipeline, known[0], keys, known[1])
+                return Built(pipeline, planned, services, known[0], keys, known[1])
             with checkout.files() as files:
                 project = self._begun.project
+                tag = f"run-{run.number}"
                 request = BuildRequest(
                     files=files,
                     spec=spec,
                     dockerfile=parsed,
                     targets=targets,
-                    tag=f"towpath/{project.slug}:run-{run.number}",
-                    # The run is in the tag, not in a label: a label is part of the image's id, and the same
-                    # content must stay the same image for verdicts to stand.
-                    labels={"towpath.project": project.slug},
+                    tag=f"towpath/{project.slug}:{tag}",
                     namespace=f"towpath-{project.id}" if run.trusted else f"towpath-{project.id}-run-{run.id}",
+                    secrets=self._wanted_secrets(spec),
                 )
                 built = self._builder.build(request, write, lambda: self._runner.canceled(self._begun))
-            return Built(pipeline, built, keys)
+            return Built(pipeline, planned, services, self._pushed(built, tag, write), keys)
+
+    def _occasion(self, checkout: Checkout, pipeline: Pipeline) -> Occasion:
+        run = self._begun.run
+        asked = any(stage.when.paths for stage in pipeline.stages.values())
+        changed = checkout.changed(run.before) if asked and run.before else None
+        return Occasion(run.event, run.ref, changed, run.trusted)
+
+    def _services(self, planned: Sequence[Planned], write: Callable[[bytes], None]) -> dict[str, dict[str, str]]:
+        """The image of each service; those that are absent are pulled."""
+        known: dict[str, str] = {}
+        for one in planned:
+            for name, service in one.spec.services.items():
+                if not one.skip and service.image not in known:
+                    where = f"{FILE}: stages.{one.stage}.services.{name}"
+                    known[service.image] = self._builder.reference(service.image, where, write)
+        return {
+            one.name: {name: known[service.image] for name, service in one.spec.services.items()}
+            for one in planned
+            if not one.skip
+        }
+
+    def _wanted_secrets(self, spec: ImageSpec) -> dict[str, str]:
+        if not spec.secrets:
+            return {}
+        if not self._begun.run.trusted:
+            raise UserError("the build asks for secrets, which code from outside does not get", where=FILE)
+        absent = [name for name in spec.secrets if name not in self._begun.secrets]
+        if absent:
+            raise UserError(
+                f"the project has no secret {', '.join(absent)}",
+                where=f"{FILE}: image.secrets",
+                remedy="`towpath secret set PROJECT NAME` stores one",
+            )
+        return {name: self._begun.secrets[name] for name in spec.secrets}
+
+    def _pushed(
+        self, built: Mapping[str | None, str], tag: str, write: Callable[[bytes], None]
+    ) -> Mapping[str | None, str]:
+        """By target what each image is known by everywhere, where a registry is configured."""
+        registry, run = self._runner.registry, self._begun.run
+        if not registry:
+            return built
+        # Code from outside never lies where releases do.
+        name = self._begun.project.slug if run.trusted else f"{self._begun.project.slug}-untrusted"
+        return {
+            target: registry.push(image, name, tag if target is None else f"{tag}-{target}", write)
+            for target, image in built.items()
+        }
 
     def _pipeline(self, checkout: Checkout) -> Pipeline:
         if checkout.pipeline is None:
@@ -245,7 +312,6 @@ class _Attempt:
             raise UserError(
                 f"this version of Towpath can't do {', '.join(refused)}", where=FILE, remedy="remove it for now"
             )
-        self.seen = replace(self.seen, notes=tuple(f"{line} is not acted on yet" for line in ignored(pipeline)))
         return pipeline
 
     def _keys(
@@ -263,7 +329,9 @@ class _Attempt:
         for name, line in bases.items():
             here = self._builder.image_id(name)
             ids[name] = here or self._builder.pull(name, f"{spec.dockerfile}:{line}", write)
-        return {target: images.image_key(self.seen.tree, spec, target, ids) for target in targets}
+        with self._runner.database.read() as session:
+            versions = secrets.versions(session, self._begun.project.id, spec.secrets) if spec.secrets else {}
+        return {target: images.image_key(self.seen.tree, spec, target, ids, versions) for target in targets}
 
     def _known(
         self, keys: Mapping[str | None, str], targets: list[str | None]
@@ -274,9 +342,16 @@ class _Attempt:
         if not keys or len(found) < len(set(keys.values())):
             return None
         by_target = {target: found[keys[target]] for target in targets}
-        if any(self._builder.image_id(digest) is None for digest, _ in by_target.values()):
+        if not all(self._has(digest) for digest, _ in by_target.values()):
             return None
         return {target: digest for target, (digest, _) in by_target.items()}, by_target[targets[0]][1]
+
+    def _has(self, image: str) -> bool:
+        """Whether the image can be run: it is in the registry, or on the engine where there is none."""
+        registry = self._runner.registry
+        if "@" in image:
+            return bool(registry) and registry.has(image)
+        return not registry and self._builder.image_id(image) is not None
 
 
 def read_dockerfile(checkout: Checkout, spec: ImageSpec) -> Dockerfile:

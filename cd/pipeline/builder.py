@@ -27,6 +27,7 @@ __all__ = ["BuildFailed", "BuildRequest", "Builder", "Canceled"]
 
 #: How much of the builder's output is kept to say why it failed, in bytes.
 TAIL = 64 << 10
+NO_SECRETS: Mapping[str, Path] = {}
 _ABSENT = ("not found", "manifest unknown", "access denied", "does not exist", "invalid reference", "unauthorized")
 
 
@@ -40,7 +41,8 @@ class BuildRequest:
     targets: Sequence[str | None]
     #: Name and tag that keep the images from being pruned; targets other than the spec's own are appended.
     tag: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    #: BuildKit secrets in clear, by their ids.
+    secrets: Mapping[str, str] = field(default_factory=dict)
     #: Keeps the cache mounts of one project, or of somebody's fork, from those of another.
     namespace: str = ""
 
@@ -85,6 +87,19 @@ class Builder:
                 return str(self._api.inspect_image(name)["Id"])
             except ImageNotFound:
                 return None
+
+    def reference(self, name: str, where: str, write: Callable[[bytes], None]) -> str:
+        """What an image of that name is run by: its digest in a registry, or its id where it came from none.
+
+        Pulls it when it is absent; `where` is named when there is none.
+        """
+        if self.image_id(name) is None:
+            self.pull(name, where, write)
+        with translated():
+            found = self._api.inspect_image(name)
+        repository = parse_repository_tag(name)[0].partition("@")[0]
+        digests = [one for one in found.get("RepoDigests") or () if one.partition("@")[0] == repository]
+        return str(digests[0] if digests else found["Id"])
 
     def pull(self, name: str, where: str, write: Callable[[bytes], None]) -> str:
         """Fetch an image that the engine lacks; returns its id. Raises BuildFailed when there is no such image."""
@@ -137,7 +152,7 @@ class Builder:
 
         with tempfile.TemporaryDirectory(prefix="towpath-build-") as folder:
             id_file = Path(folder) / "id"
-            argv = command(tool, request, target, id_file)
+            argv = command(tool, request, target, id_file, _secret_files(Path(folder), request.secrets))
             try:
                 status = buildtool.run(argv, buildtool.environment(self._host), keep, canceled, self._timeout)
             except TookTooLong as error:
@@ -153,8 +168,19 @@ class Builder:
         raise explain(b"".join(tail)[-TAIL:].decode(errors="replace"), request.dockerfile)
 
 
-def command(tool: Tool, request: BuildRequest, target: str | None, id_file: Path) -> list[str]:
-    """The whole command of one build."""
+def _secret_files(folder: Path, secrets: Mapping[str, str]) -> dict[str, Path]:
+    """Each secret in a file that is ours alone, gone with the folder: neither command lines nor environments hide."""
+    paths = {name: folder / f"secret-{number}" for number, name in enumerate(secrets)}
+    for name, path in paths.items():
+        path.touch(mode=0o600)
+        path.write_text(secrets[name])
+    return paths
+
+
+def command(
+    tool: Tool, request: BuildRequest, target: str | None, id_file: Path, secrets: Mapping[str, Path] = NO_SECRETS
+) -> list[str]:
+    """The whole command of one build. `secrets` gives the file of each."""
     args = {**request.spec.args, "BUILDKIT_CACHE_MOUNT_NS": request.namespace}
     suffix = "" if target == request.spec.target else f"-{target}"
     return [
@@ -162,7 +188,7 @@ def command(tool: Tool, request: BuildRequest, target: str | None, id_file: Path
         "--progress=plain",
         f"--iidfile={id_file}",
         f"--file={request.files / request.spec.dockerfile}",
-        *(f"--label={name}={value}" for name, value in request.labels.items()),
+        *(f"--secret=id={name},src={path}" for name, path in secrets.items()),
         *(f"--build-arg={name}={value}" for name, value in args.items()),
         *([f"--target={target}"] if target is not None else []),
         f"--tag={request.tag}{suffix}",

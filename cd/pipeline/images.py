@@ -16,11 +16,21 @@ from cd.pipeline.records import Image, Run
 from cd.store.base import now
 
 #: Part of every key: raised when the way of building changes what comes out.
-BUILD_VERSION = 1
+BUILD_VERSION = 2
+NO_VERSIONS: Mapping[str, int] = {}
 
 
-def image_key(tree: str, spec: ImageSpec, target: str | None, bases: Mapping[str, str]) -> str:
-    """SHA-256 over all that decides an image. `bases` maps each base image's name to its id."""
+def image_key(
+    tree: str,
+    spec: ImageSpec,
+    target: str | None,
+    bases: Mapping[str, str],
+    secrets: Mapping[str, int] = NO_VERSIONS,
+) -> str:
+    """SHA-256 over all that decides an image.
+
+    `bases` maps each base image's name to its id, `secrets` each secret of the build to its version.
+    """
     told = {
         "tree": tree,
         "context": spec.context,
@@ -28,6 +38,7 @@ def image_key(tree: str, spec: ImageSpec, target: str | None, bases: Mapping[str
         "args": dict(spec.args),
         "target": target,
         "bases": dict(bases),
+        "secrets": dict(secrets),
         "arch": platform.machine(),
         "version": BUILD_VERSION,
     }

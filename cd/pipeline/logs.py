@@ -338,6 +338,10 @@ class LogWriter:
         if self._failure is not None and error is None:
             raise self._failure
 
+    def append(self) -> None:
+        """What comes is new, whatever is stored: for output that nobody can read again from its beginning."""
+        self.position, self._again = self.resumed, 0
+
     def write(self, data: bytes, times: Sequence[tuple[int, int]] = ()) -> None:
         """Add bytes. Waits while two chunks' worth is not stored yet, so that memory stays bounded."""
         if times:

@@ -11,10 +11,12 @@ import pytest
 import redis
 from buildshop import Shop
 
+from cd.identity.vault import Vault
 from cd.pipeline.build import BuildRunner
 from cd.pipeline.builder import Builder
 from cd.pipeline.logs import LogStore
 from cd.pipeline.records import Project
+from cd.pipeline.registry import Registry
 from cd.pipeline.repositories import Repositories
 from cd.store.base import now
 from cd.store.database import Database
@@ -52,6 +54,8 @@ def shop(
         repositories=repositories,
         builder=builder,
         logs=logs,
+        vault=Vault(bytes(32)),
+        registry=Registry(""),
         ended=lambda session, run: ended.append(run.id),
     )
     yield Shop(tmp_path, sqlite_database, runner, logs, project, base, ended)

@@ -135,16 +135,15 @@ def test_the_command_holds_what_the_repository_says_inside_of_options() -> None:
         dockerfile=DOCKERFILE,
         targets=["--run"],
         tag="towpath/shop:run-1",
-        labels={"towpath.project": "shop"},
         namespace="towpath-7",
     )
-    assert command(Tool(("docker", "build")), request, "--run", Path("/i")) == [
+    assert command(Tool(("docker", "build")), request, "--run", Path("/i"), {"TOKEN": Path("/s")}) == [
         "docker",
         "build",
         "--progress=plain",
         "--iidfile=/i",
         "--file=/w/web/Dockerfile",
-        "--label=towpath.project=shop",
+        "--secret=id=TOKEN,src=/s",
         "--build-arg=A=--b=$(id)",
         "--build-arg=BUILDKIT_CACHE_MOUNT_NS=towpath-7",
         "--target=--run",
