@@ -281,7 +281,8 @@ def _kept(session: Session, run_id: int) -> dict[str, Reused]:
             )
         )
         for name, started, finished in rows:
-            kept[name] = Reused(here.number, name, finished, (finished - started).total_seconds())
+            if started is not None and finished is not None:
+                kept[name] = Reused(here.number, name, finished, (finished - started).total_seconds())
             wanted.discard(name)
     return kept
 
