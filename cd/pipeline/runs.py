@@ -13,8 +13,7 @@ from cd.errors import Conflict, StaleWrite
 from cd.identity import audit
 from cd.pipeline import advance as advancing
 from cd.pipeline import ending, verdicts
-from cd.pipeline.definition import Pipeline
-from cd.pipeline.plan import Occasion, Planned, plan
+from cd.pipeline.plan import Planned
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
 from cd.store import events, tasks
@@ -125,7 +124,7 @@ def steps_of(session: Session, run_id: int) -> list[Step]:
 def add_stages(
     session: Session,
     run: Run,
-    planned: Sequence[Planned] | Pipeline,
+    planned: Sequence[Planned],
     images: Mapping[str, str] = NOTHING,
     services: Mapping[str, Mapping[str, str]] = NOSERVICES,
 ) -> None:
@@ -134,8 +133,6 @@ def add_stages(
     `images` and `services` give by step name the image that it tests, and the image of each of its services.
     A stage that its own conditions leave out is skipped at once.
     """
-    if isinstance(planned, Pipeline):  # until the build plans
-        planned = plan(planned, Occasion(run.event, run.ref))
     known = set(session.scalars(select(Step.name).where(Step.run_id == run.id)))
     rows = [
         {

@@ -87,7 +87,7 @@ def reusable(run: Run, step: Step) -> bool:
     )
 
 
-def keep(session: Session, run: Run, step: Step, _: str = "") -> None:
+def keep(session: Session, run: Run, step: Step) -> None:
     """Remember that this step passed under its key; the newest one that did stands."""
     if not run.trusted or step.image is None or step.key is None or step.started_at is None:
         return
