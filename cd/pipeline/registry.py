@@ -31,6 +31,12 @@ class Registry:
             self._client = docker.APIClient(version="1.41", timeout=600, **kwargs)
         return self._client
 
+    def close(self) -> None:
+        """Give the connection back; the next use opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def __bool__(self) -> bool:
         """Whether there is one."""
         return bool(self._prefix)

@@ -145,7 +145,9 @@ def _opened(api: Any, path: str) -> Iterator[Any]:
     connection = pool._new_conn()
     connection._http_vsn, connection._http_vsn_str = 10, "HTTP/1.0"
     try:
-        yield _asked(connection, request.path_url)
+        # The answer has taken the socket over.
+        with contextlib.closing(_asked(connection, request.path_url)) as answer:
+            yield answer
     finally:
         connection.close()
 

@@ -165,7 +165,7 @@ virtualenv() {
 bootstrap() {
     [ "$(uname -s)" = Linux ] || die 'Towpath runs on Linux; on other systems use a Debian 12 machine or virtual machine'
     packages ca-certificates python3-venv docker.io iptables redis-server
-    [ "$1" = demo ] || packages chromium postgresql busybox-static
+    [ "$1" = demo ] || packages chromium postgresql busybox-static docker-registry iproute2
     local extra='' images
     [ "$1" = demo ] || extra=dev
     # One waits for the mirror, the other for pip: side by side.

@@ -24,6 +24,7 @@ from cd.promote.targets.options import (
     app_request,
 )
 from cd.promote.targets.probe import Probe, get
+from cd.sandbox import images
 from cd.sandbox.docker_engine import translated
 
 #: Longest pause, in seconds, between two looks at a port that nobody listens on yet, or at a container without one.
@@ -72,6 +73,8 @@ class DockerTarget:
 
     def _create(self, app: App) -> None:
         try:
+            if "@" in app.image and not images.exists(self._engine.api, app.image):
+                images.pull(self._engine.api, app.image)
             self._engine.create(app_name(app), app_request(app))
         except ImageNotFound as error:
             raise DeployFailed(
