@@ -53,8 +53,12 @@ def _examine(settings: Settings, image: str) -> tuple[list[Finding], list[Findin
     from cd.sandbox.docker_engine import DockerSandbox
     from cd.sandbox.doctor import Examination
 
-    examination = Examination(DockerSandbox(settings.docker_host, settings.sandbox_runtime), image, _places(settings))
-    return list(examination.findings()), examination.internet()
+    sandbox = DockerSandbox(settings.docker_host, settings.sandbox_runtime)
+    examination = Examination(sandbox, image, _places(settings))
+    try:
+        return list(examination.findings()), examination.internet()
+    finally:
+        sandbox.api.close()
 
 
 def _places(settings: Settings) -> dict[str, str]:

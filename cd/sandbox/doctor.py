@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 
 from docker.errors import ImageNotFound
@@ -144,16 +145,16 @@ class Examination:
             yield from self._greed()
 
     def internet(self) -> list[Finding]:
-        """What a stage with `network: internet` reaches besides the internet."""
+        """What a stage with `network: internet` reaches besides the internet: only what is ours is asked for."""
         self._check_image()
         with self._beside("host", 0) as host, self._beside("bridge", PORT) as bridge:
-            places = self._places(host, bridge)
+            ours = ("the host by", "another container")
+            places = {a: what for a, what in self._places(host, bridge).items() if what.startswith(ours)}
             facts = self._facts(places, "internet")
-            inner = {a: what for a, what in places.items() if what not in ("the internet", "the host's loopback")}
-            return [
-                Finding("stage with internet", f"reach {what}", facts["tcp"][address] != "ok", facts["tcp"][address])
-                for address, what in inner.items()
-            ]
+        return [
+            Finding("stage with internet", f"reach {what}", facts["tcp"][address] != "ok", facts["tcp"][address])
+            for address, what in places.items()
+        ]
 
     def _check_image(self) -> None:
         with translated():
@@ -301,7 +302,11 @@ class Examination:
 
     def _first(self, name: str) -> dict[str, Any]:
         """The facts that a listener prints once it listens."""
-        with translated():
-            for line in self._sandbox.api.logs(name, stream=True, follow=True):
-                return dict(json.loads(line))
-        raise ServiceError(f"a listener for the probes ended at once: {self._log(name)}", retryable=False)
+        until = monotonic() + LIMITS.timeout
+        while not (lines := self._log(name)):
+            with translated():
+                running = self._sandbox.api.inspect_container(name)["State"]["Running"]
+            if not running or monotonic() > until:
+                raise ServiceError(f"a listener for the probes did not come up: {self._log(name)}", retryable=False)
+            sleep(0.05)  # between two looks
+        return dict(json.loads(lines[0]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 import pytest
 from engines import Engine, engine
@@ -14,8 +16,18 @@ from cd.sandbox.base import ContainerSpec, Limits, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
 from cd.sandbox.output import Kept
 
-# The client's library leaves a socket behind when nobody answers at its other end.
+
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_sockets() -> Iterator[None]:
+    """The client's library leaves a socket behind when nobody answers at its other end."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
 
 LIMITS = Limits(memory=64 << 20, cpus=1, pids=32, disk=8 << 20, timeout=120)
 SCRIPT = "echo begun; trap 'exit 0' TERM; while [ ! -e /work/go ]; do sleep 0.1; done; echo done"
