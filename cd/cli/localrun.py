@@ -1,24 +1,28 @@
-"""A run without a server: the same decisions, the same containers, states in memory instead of a database."""
+"""A run without a server: the same plan, decisions and containers; states in memory instead of a database."""
 
 from __future__ import annotations
 
 import queue
-import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from secrets import token_hex
 from time import monotonic
 
 from cd.errors import ServiceError
-from cd.pipeline.decide import StepView, decide
-from cd.pipeline.definition import Pipeline, StageSpec
+from cd.pipeline import stages
+from cd.pipeline.decide import BUILD, PASSED, StepView, decide
+from cd.pipeline.masking import Masker
+from cd.pipeline.plan import Planned
 from cd.pipeline.records import Project, Run, Step
-from cd.pipeline.stages import Outcome, container_spec, judge
+from cd.pipeline.stages import Outcome
+from cd.pipeline.verdicts import stage_key
 from cd.sandbox.base import Sandbox
 
 #: Name that takes the place of a project's.
 PROJECT = "exec"
+NONE: Mapping[str, str] = {}
 
 #: Gets the name of a step, and what it says.
 Write = Callable[[str, bytes], None]
@@ -26,12 +30,17 @@ Write = Callable[[str, bytes], None]
 
 @dataclass(frozen=True)
 class StepResult:
-    """How one stage came out. `seconds` of all its attempts."""
+    """How one step came out. `seconds` of all attempts; `key` and `image` as a server has them, empty when skipped."""
 
     name: str
     state: str
     reason: str = ""
+    cause: str | None = None
     seconds: float = 0.0
+    attempts: int = 0
+    allow_failure: bool = False
+    key: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,36 +51,77 @@ class Result:
     stages: tuple[StepResult, ...]
 
 
-def chosen(pipeline: Pipeline, names: Iterable[str]) -> Mapping[str, StageSpec]:
-    """The named stages with all that they need, in the order of the file; every stage when none is named."""
-    wanted, left = set[str](), list(names)
+class Printed:
+    """A sink that prints what comes, without the secrets in it. See cd.sandbox.base.Sandbox."""
+
+    def __init__(self, write: Callable[[bytes], None], secrets: Iterable[str] = ()) -> None:
+        self.position = self.since = self.since_at = 0
+        self._write, self._masker = write, Masker(secrets)
+
+    def write(self, data: bytes, times: Sequence[tuple[int, int]] = ()) -> None:
+        """See Sink."""
+        if times:
+            self.since_at, self.since = self.position + times[-1][0], times[-1][1]
+        self.position += len(data)
+        self.say(data)
+
+    def say(self, data: bytes) -> None:
+        """Print what is no container's output."""
+        if clear := self._masker.feed(data):
+            self._write(clear)
+
+    def close(self) -> None:
+        """Print what might have become a secret and did not."""
+        if clear := self._masker.flush():
+            self._write(clear)
+
+
+def chosen(planned: Sequence[Planned], names: Iterable[str]) -> list[Planned]:
+    """The named stages, or cells of them, with all that they need, in the order of the file; all when none is named."""
+    left = list(names)
     if not left:
-        return pipeline.stages
+        return list(planned)
+    by_name = {one.name: one for one in planned}
+    cells: dict[str, list[str]] = {}
+    for one in planned:
+        cells.setdefault(one.stage, []).append(one.name)
+    wanted = set[str]()
     while left:
-        name = left.pop()
-        if name not in wanted:
-            wanted.add(name)
-            left.extend(pipeline.stages[name].needs)
-    return {name: spec for name, spec in pipeline.stages.items() if name in wanted}
+        for name in cells.get(given := left.pop(), [given]):
+            if name not in wanted and name != BUILD:
+                wanted.add(name)
+                left.extend(by_name[name].needs)
+    return [one for one in planned if one.name in wanted]
 
 
 @dataclass
 class LocalRun:
-    """Runs stages, each in a container of its image, as many as `jobs` at a time."""
+    """Runs steps, each in a container of its image, as many as `jobs` at a time."""
 
-    stages: Mapping[str, StageSpec]
-    #: Image id for each stage.
+    planned: Sequence[Planned]
+    #: By step, its image.
     images: Mapping[str, str]
+    #: By step, the image of each of its services.
+    services: Mapping[str, Mapping[str, str]]
+    #: Secrets in clear, at least those that the steps ask for.
+    secrets: Mapping[str, str]
     sandbox: Sandbox
     write: Write
     jobs: int
+    #: Most output of one attempt, in bytes.
+    limit: int = 4 << 30
     canceled: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._instance = f"exec-{secrets.token_hex(6)}"
-        self._results: dict[str, StepResult] = {}
+        self._instance = f"exec-{token_hex(6)}"
+        self._results = {one.name: self._result(one, "skipped", one.skip, cause="when") for one in self.left_out}
         self._started: set[str] = set()
         self._ended: queue.SimpleQueue[StepResult] = queue.SimpleQueue()
+
+    @property
+    def left_out(self) -> list[Planned]:
+        """Steps that the file's own conditions leave out."""
+        return [one for one in self.planned if one.skip]
 
     def run(self) -> Result:
         """Run to the end. A KeyboardInterrupt stops the containers, removes them, and goes on to the caller."""
@@ -81,69 +131,76 @@ class LocalRun:
             except BaseException:
                 self.canceled.set()
                 raise
-        ordered = tuple(self._results[name] for name in self.stages)
-        return Result(state, ordered)
+        return Result(state, tuple(self._results[one.name] for one in self.planned))
 
     def _run(self, pool: ThreadPoolExecutor) -> str:
+        by_name = {one.name: (number, one) for number, one in enumerate(self.planned, 1)}
         while True:
             decision = decide(self._views())
             for name, reason in decision.skip:
-                self._results[name] = StepResult(name, "skipped", reason)
+                self._results[name] = self._result(by_name[name][1], "skipped", reason)
             for name in decision.start:
                 self._started.add(name)
-                pool.submit(self._stage, name, self.stages[name])
+                pool.submit(self._step, *by_name[name])
             if decision.run is not None:
                 return decision.run
             ended = self._ended.get()
             self._results[ended.name] = ended
 
     def _views(self) -> list[StepView]:
-        build = StepView("build", "passed", queued=True)
-        return [build, *(self._view(name, spec) for name, spec in self.stages.items())]
+        return [StepView(BUILD, "passed", queued=True), *map(self._view, self.planned)]
 
-    def _view(self, name: str, spec: StageSpec) -> StepView:
-        begun = "running" if name in self._started else "waiting"
-        state = self._results[name].state if name in self._results else begun
-        return StepView(name, state, ("build", *spec.needs), spec.allow_failure, name in self._started)
+    def _view(self, one: Planned) -> StepView:
+        begun = one.name in self._started
+        result = self._results.get(one.name) or StepResult(one.name, "running" if begun else "waiting")
+        status = one.spec.when.status or PASSED
+        return StepView(one.name, result.state, one.needs, one.spec.allow_failure, begun, status, result.cause)
 
-    def _stage(self, name: str, spec: StageSpec) -> None:
+    def _result(self, one: Planned, state: str, reason: str = "", cause: str | None = None) -> StepResult:
+        return StepResult(one.name, state, reason, cause, allow_failure=one.spec.allow_failure)
+
+    def _step(self, number: int, one: Planned) -> None:
         """In a thread: whatever happens, there is a result."""
-        began = monotonic()
+        began, attempts = monotonic(), 0
+        outcome = Outcome("canceled", "interrupted")
         try:
-            outcome = self._attempts(name, spec)
+            while not self.canceled.is_set():
+                attempts += 1
+                ended = self._attempt(number, one, attempts)
+                outcome = ended or Outcome("canceled", "interrupted")
+                if outcome.state != "failed" or attempts > one.spec.retries:
+                    break
+                self.write(one.name, f"{outcome.reason}; tried again\n".encode())
         except ServiceError as error:
             outcome = Outcome("errored", str(error))
         except BaseException as error:
-            self._ended.put(StepResult(name, "errored", repr(error), monotonic() - began))
+            outcome = Outcome("errored", repr(error))
             raise
-        self._ended.put(StepResult(name, outcome.state, outcome.reason, monotonic() - began))
+        finally:
+            result = self._result(one, outcome.state, outcome.reason, outcome.cause)
+            key = stage_key(one.spec, self.services.get(one.name, NONE))
+            image = self.images[one.name]
+            self._ended.put(replace(result, seconds=monotonic() - began, attempts=attempts, key=key, image=image))
 
-    def _attempts(self, name: str, spec: StageSpec) -> Outcome:
-        for attempt in range(1, spec.retries + 2):
-            if self.canceled.is_set():
-                break
-            outcome = self._attempt(name, spec, attempt)
-            if outcome is None:
-                break
-            if outcome.state != "failed" or attempt > spec.retries:
-                return outcome
-            self.write(name, f"{outcome.reason}; tried again\n".encode())
-        return Outcome("canceled", "interrupted")
-
-    def _attempt(self, name: str, spec: StageSpec, attempt: int) -> Outcome | None:
+    def _attempt(self, number: int, one: Planned, attempt: int) -> Outcome | None:
         # Rows that are in no database: the container is made by the same code as a server's.
-        position = list(self.stages).index(name) + 1
-        step = Step(id=position, name=name, attempt=attempt, image=self.images[name])
-        container = container_spec(self._instance, Project(slug=PROJECT), Run(number=0), step, spec)
+        step = Step(
+            id=number,
+            name=one.name,
+            attempt=attempt,
+            image=self.images[one.name],
+            services=dict(self.services.get(one.name, NONE)),
+        )
+        hidden = {name: self.secrets[name] for name in one.spec.secrets}
+        container = stages.container_spec(
+            self._instance, Project(slug=PROJECT), Run(number=0), step, one.spec, hidden=hidden
+        )
+        printed = Printed(lambda data: self.write(one.name, data), hidden.values())
         try:
-            self.sandbox.start(container)
-            result = self.sandbox.follow(
-                container.name,
-                skip=0,
-                write=lambda data: self.write(name, data),
-                timeout=spec.limits.timeout,
-                canceled=self.canceled.is_set,
+            ended = stages.execute(
+                self.sandbox, container, one.spec, printed, canceled=self.canceled.is_set, limit=self.limit
             )
         finally:
+            printed.close()
             self.sandbox.remove(container.name)
-        return judge(result, spec)
+        return ended.outcome

@@ -27,6 +27,8 @@ class Snapshot:
 
     root: Path
     files: Path
+    #: What is checked out; None when that is no branch.
+    branch: str | None = None
 
     @property
     def pipeline(self) -> bytes | None:
@@ -80,7 +82,15 @@ def taken(folder: Path) -> Iterator[Snapshot]:
         files.chmod(0o755)
         for name in filter(None, listed.split("\0")):
             _copy(root / name, files / name)
-        yield Snapshot(root, files)
+        yield Snapshot(root, files, _branch(root))
+
+
+def _branch(root: Path) -> str | None:
+    """The branch, which need not have a commit yet."""
+    try:
+        return str(git.Git(root).symbolic_ref("--short", "--quiet", "HEAD"))
+    except git.exc.GitError:
+        return None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -33,7 +33,7 @@ class SecretRow:
 
 def put(session: Session, vault: Vault, project: Project, name: str, *, value: str, actor: str) -> int:
     """Store a secret, in the place of one of that name; returns its version. Raises UserError."""
-    _check(name, value)
+    check(name, value)
     sealed = vault.encrypt(value, _about(project.id, name))
     row = session.scalar(select(Secret).where(Secret.project_id == project.id, Secret.name == name).with_for_update())
     if row is None:
@@ -95,7 +95,8 @@ def values(session: Session, vault: Vault, project_id: int, names: Sequence[str]
     return {name: found[name] for name in names}
 
 
-def _check(name: str, value: str) -> None:
+def check(name: str, value: str) -> None:
+    """Raises UserError for what can be no secret."""
     if not NAME.fullmatch(name):
         raise UserError(f"{name[:128]!r} can't be a secret's name", remedy="use letters, digits and _")
     if name.startswith("TOWPATH_"):
