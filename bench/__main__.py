@@ -10,7 +10,20 @@ from pathlib import Path
 
 from bench.table import Figure, markdown
 
-NAMES = ("probes", "paths", "decide", "latency", "stage", "reuse", "webhooks", "chaos", "idle", "board")
+NAMES = (
+    "probes",
+    "paths",
+    "decide",
+    "latency",
+    "stage",
+    "width",
+    "reuse",
+    "webhooks",
+    "chaos",
+    "adoption",
+    "idle",
+    "board",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "figures.md"
 HEAD = """# Figures
 

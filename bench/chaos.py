@@ -21,7 +21,7 @@ from bench.idle import family
 from bench.paths import remove_containers, serves
 from bench.service import Service, change, free_port, git, service, start, until
 from bench.table import Figure
-from cd.pipeline.records import Run, Step
+from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
 from cd.promote.records import Deployment, Promotion
 from cd.promote.states import PROMOTION
@@ -131,7 +131,9 @@ def measure(pushes: int = PUSHES, seed: int = 0) -> list[Figure]:
 
 def _measure(running: Service, folder: Path, pushes: int, seed: int) -> Figure:
     port = free_port()
-    _, _, repository = running.project("bench", POLICY.format(port).encode())
+    project_id, _, repository = running.project("bench", POLICY.format(port).encode())
+    with running.services.database.write() as session:
+        session.get_one(Project, project_id).supersede = "never"  # every push is counted
     work = folder / "work"
     shutil.copytree(HERE / "app", work)
     git("init", "-q", cwd=work)

@@ -16,7 +16,6 @@ from cd.sandbox.base import ContainerSpec, Limits, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
 from cd.sandbox.output import Kept
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import socket
@@ -15,11 +16,12 @@ from typing import Any
 import docker
 import pytest
 
+from cd.sandbox import inside
 from cd.sandbox.base import ContainerSpec, Limits, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
 from cd.sandbox.output import Kept
 
-INSIDE = (Path(__file__).parent / "inside.py").read_text()
+INSIDE = inspect.getsource(inside)
 LIMITS = Limits(memory=64 << 20, cpus=1, pids=32, disk=8 << 20, timeout=60)
 REFUSED = {"EPERM", "EACCES"}
 
