@@ -21,7 +21,7 @@ from bench.table import Figure
 from cd.pipeline.records import Run, Step
 from cd.pipeline.states import RUN
 
-KILLS, STAGES, LINES, WORKERS = 200, 32, 500, 4
+KILLS, STAGES, LINES, WORKERS = 200, 44, 500, 4
 #: Seconds between two kills.
 PAUSE = (0.2, 0.6)
 SCRIPT = "i=0; while [ $i -lt {lines} ]; do echo line $i of $NAME; i=$((i+1)); sleep 0.02; done"
