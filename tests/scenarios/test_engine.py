@@ -185,7 +185,16 @@ def test_the_greedy_end_and_nobody_else_does(world: Any, docker_client: docker.D
     assert len(window.lines) == 1
     assert len(window.lines[0]) < 70_000
     mine = ["towpath.kind=stage", f"towpath.instance={world.service.services.instance()}"]
-    until(lambda: not docker_client.containers.list(all=True, filters={"label": mine}), 20, "all containers' end")
+    left: list[str] = []
+
+    def gone() -> bool:
+        left[:] = [one.name for one in docker_client.containers.list(all=True, filters={"label": mine})]
+        return not left
+
+    try:
+        until(gone, 30, "all containers' end")
+    except TimeoutError:
+        pytest.fail(f"left behind: {left}")
 
 
 def test_cancel_ends_containers_within_three_seconds(world: Any, docker_client: docker.DockerClient) -> None:
