@@ -15,6 +15,7 @@ COMMANDS = {
     "migrate": Entry("cd.cli.up", "migrate", "Bring the database to the newest schema."),
     "login": Entry("cd.cli.login", "login", "Get a token of a server and keep it."),
     "project": Entry("cd.cli.project", "project", "Connect repositories."),
+    "secret": Entry("cd.cli.secret", "secret", "Keep what stages and builds must know and nobody may see."),
     "environment": Entry("cd.cli.environment", "environment", "Say where releases go, and by which policy."),
     "run": Entry("cd.cli.run", "run", "Start, watch and end runs."),
     "tests": Entry("cd.cli.tests", "tests", "Look at the tests that stages reported."),
@@ -33,7 +34,7 @@ COMMANDS = {
     "token": Entry("cd.cli.people", "token", "Manage your API tokens."),
     "validate": Entry("cd.cli.validate", "validate", "Check a pipeline file."),
     "schema": Entry("cd.cli.schema", "schema", "Print the JSON Schema of the pipeline file, for editors."),
-    "doctor": Entry("cd.cli.doctor", "doctor", "Check this machine, and that the sandbox stops what it must."),
+    "doctor": Entry("cd.cli.doctor", "doctor", "Check this machine, and that the engine's sandbox stops what it must."),
     "exec": Entry("cd.cli.execute", "execute", "Run the pipeline of the working tree on this machine."),
 }
 

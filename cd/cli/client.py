@@ -57,6 +57,10 @@ class Client:
         """The same with PATCH."""
         return self._call("PATCH", path, json=_set(body))
 
+    def put(self, path: str, **body: Any) -> Any:
+        """The same with PUT."""
+        return self._call("PUT", path, json=_set(body))
+
     def put_file(self, path: str, content: bytes, name: str) -> Any:
         """Send a file as it is; faults in it are told under `name`."""
         return self._call("PUT", path, name, content=content, headers={"Content-Type": "application/yaml"})

@@ -1,4 +1,4 @@
-"""For admins: connecting a project, its environments as a file, letting it go."""
+"""For admins: connecting a project, its environments as a file, its secrets, letting it go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from cd.documents import DocumentError
 from cd.errors import TowpathError, UserError
 from cd.identity.people import Role
-from cd.pipeline import projects, queries
+from cd.pipeline import projects, queries, secrets
 from cd.pipeline.records import Project
 from cd.promote import environments, policy
 from cd.web.context import access, services, who
@@ -30,11 +30,15 @@ class Connected:
 
 
 def register(pages: Blueprint) -> None:
-    """New project, settings, environments, deletion."""
+    """New project, settings, environments, secrets, deletion."""
     pages.add_url_rule("/projects/new", "new_project", access(Role.admin)(new))
     pages.add_url_rule("/projects/new", "create_project", access(Role.admin)(create), methods=["POST"])
     pages.add_url_rule("/projects/<slug>/settings", "settings", access(Role.admin)(show))
     pages.add_url_rule("/projects/<slug>/settings", "apply", access(Role.admin)(apply), methods=["POST"])
+    pages.add_url_rule("/projects/<slug>/secrets", "set_secret", access(Role.admin)(set_secret), methods=["POST"])
+    pages.add_url_rule(
+        "/projects/<slug>/secrets/delete", "delete_secret", access(Role.admin)(delete_secret), methods=["POST"]
+    )
     pages.add_url_rule("/projects/<slug>/delete", "delete_project", access(Role.admin)(delete), methods=["POST"])
 
 
@@ -85,10 +89,17 @@ def show(slug: str) -> ResponseReturnValue:
     return _page(slug)
 
 
-def _page(slug: str, text: str | None = None, marks: list[policyfile.Marked] | None = None, fault: str = "") -> str:
+def _page(
+    slug: str,
+    text: str | None = None,
+    marks: list[policyfile.Marked] | None = None,
+    fault: str = "",
+    **more: str,
+) -> str:
     with services().database.read() as session:
         project = queries.project(session, slug)
         rows = environments.listing(session, project.id)
+        kept = secrets.listing(session, project.id)
     return render_template(
         "ui/settings.html",
         project=project,
@@ -97,6 +108,8 @@ def _page(slug: str, text: str | None = None, marks: list[policyfile.Marked] | N
         marks=marks or [],
         fault=fault,
         webhook_url=f"{services().settings.url}/hooks/{slug}",
+        secrets=kept,
+        **more,
     )
 
 
@@ -112,6 +125,27 @@ def apply(slug: str) -> ResponseReturnValue:
     except UserError as error:
         return _page(slug, text, fault=str(error)), error.status
     return done("The environments are applied.", url_for("ui.project", slug=slug))
+
+
+def set_secret(slug: str) -> ResponseReturnValue:
+    """Store a secret. Whatever comes of it, the page does not have the value."""
+    name, parts = field("name", 200), services()
+    try:
+        with parts.database.write() as session:
+            project = projects.find(session, slug)
+            value = request.form.get("value", "")
+            secrets.put(session, parts.vault, project, name, value=value, actor=who().username)
+    except UserError as error:
+        return _page(slug, secret_fault=str(error), secret_name=name), error.status
+    return done(f"{name} is stored.", url_for("ui.settings", slug=slug, _anchor="secrets"))
+
+
+def delete_secret(slug: str) -> ResponseReturnValue:
+    """Forget a secret."""
+    name = field("name", 200)
+    with services().database.write() as session:
+        secrets.delete(session, projects.find(session, slug), name, who().username)
+    return done(f"{name} is forgotten.", url_for("ui.settings", slug=slug, _anchor="secrets"))
 
 
 def delete(slug: str) -> ResponseReturnValue:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from flask import Response, jsonify
 from flask_openapi3 import OpenAPI
 
-from cd.web.api import artifacts, deliveries, people, projects, promotions, runs, tests
+from cd.web.api import artifacts, deliveries, people, projects, promotions, runs, secrets, tests
 from cd.web.context import access
 
 PREFIX = "/api/v1"
-PARTS = (projects.api, runs.api, promotions.api, people.api, deliveries.api, artifacts.api, tests.api)
+PARTS = (projects.api, runs.api, promotions.api, people.api, deliveries.api, artifacts.api, tests.api, secrets.api)
 
 
 def register(app: OpenAPI) -> None:

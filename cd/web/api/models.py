@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 #: Runs that have not begun, those too that have, or none.
 Supersede = Literal["waiting", "running", "never"]
@@ -29,6 +29,10 @@ class ProjectPath(BaseModel):
 
 
 class EnvironmentPath(ProjectPath):
+    name: str
+
+
+class SecretPath(ProjectPath):
     name: str
 
 
@@ -91,6 +95,26 @@ class ProjectSettings(Taken):
     supersede: Supersede | None = Field(None, description="Which runs of a branch a newer push ends.")
     parallel: int | None = Field(None, ge=0, le=1000, description="Builds and stages at a time; 0: no limit.")
     keep_failed: bool | None = Field(None, description="Keep a failed stage's files for `towpath shell`.")
+
+
+class SecretValue(Taken):
+    value: SecretStr = Field(description="At most 64 KiB; it is not shown again.")
+
+
+class Secret(Shown):
+    name: str
+    version: int = Field(description="Grows with each change; stages that ask for it are run anew.")
+    changed_by: str
+    changed_at: datetime
+
+
+class StoredSecret(BaseModel):
+    name: str
+    version: int
+
+
+class Secrets(BaseModel):
+    items: list[Secret]
 
 
 class NewProject(Taken):

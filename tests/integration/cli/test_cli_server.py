@@ -20,7 +20,7 @@ from cd import wiring
 from cd.cli import main
 from cd.config import Settings
 from cd.identity import users
-from cd.pipeline import runs
+from cd.pipeline import runs, secrets
 from cd.pipeline.definition import Pipeline
 from cd.pipeline.plan import Occasion, plan
 from cd.pipeline.records import Run, Step
@@ -302,3 +302,49 @@ def test_the_audit_log(towpath: Towpath, demo: dict[str, Any], services: Service
         session.connection().exec_driver_sql("UPDATE audit_entry SET actor = 'eve' WHERE id = 1")
     assert "broken" in towpath("audit", "verify", code=1).stderr
     assert data(towpath("audit", "verify", "--json", code=1))["intact"] is False
+
+
+def test_a_secret_is_taken_from_anywhere_but_the_command_line(
+    towpath: Towpath, demo: dict[str, Any], services: Services, tmp_path: Path
+) -> None:
+    def kept(name: str) -> str:
+        with services.database.read() as session:
+            return secrets.values(session, services.vault, 1, [name])[name]
+
+    result = towpath("secret", "set", "demo", "TOKEN", given="hush-hush\n")
+    assert result.output == "TOKEN is stored, version 1\n"
+    assert kept("TOKEN") == "hush-hush"
+    file = tmp_path / "key"
+    file.write_bytes("-----BEGIN-----\nhüsh\n".encode())
+    assert data(towpath("secret", "set", "demo", "TOKEN", "--from-file", file, "--json"))["version"] == 2
+    assert kept("TOKEN") == "-----BEGIN-----\nhüsh\n"
+    assert "Usage" in towpath("secret", "set", "demo", "TOKEN", "hush-hush", code=2).stderr
+
+
+def test_secrets_are_listed_without_values_and_forgotten(towpath: Towpath, demo: dict[str, Any]) -> None:
+    assert "no secrets" in towpath("secret", "list", "demo").stdout
+    towpath("secret", "set", "demo", "TOKEN", given="hush-hush")
+    shown = towpath("secret", "list", "demo")
+    assert "TOKEN" in shown.stdout
+    assert "admin" in shown.stdout
+    (told,) = data(towpath("secret", "list", "demo", "--json"))
+    assert (told["name"], told["version"], told["changed_by"]) == ("TOKEN", 1, "admin")
+    assert "hush" not in shown.output + str(told)
+    towpath("secret", "delete", "demo", "TOKEN", given="n\n", code=1)
+    assert towpath("secret", "delete", "demo", "TOKEN", "--yes").stdout == "TOKEN is forgotten\n"
+    assert data(towpath("secret", "list", "demo", "--json")) == []
+    assert "no secret 'TOKEN'" in towpath("secret", "delete", "demo", "TOKEN", "--yes", code=1).stderr
+
+
+def test_what_can_be_no_secret_is_told_without_it(towpath: Towpath, demo: dict[str, Any], tmp_path: Path) -> None:
+    for name, value, says in (
+        ("TO-KEN", b"hush-hush", "can't be a secret's name"),
+        ("TOKEN", b"", "empty"),
+        ("TOKEN", b"hush" * (17 << 10), "over 64 KiB"),
+        ("TOKEN", b"hush\xff", "no UTF-8"),
+    ):
+        file = tmp_path / "value"
+        file.write_bytes(value)
+        stderr = towpath("secret", "set", "demo", name, "--from-file", file, code=1).stderr
+        assert says in stderr
+        assert "hush" not in stderr

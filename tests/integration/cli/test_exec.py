@@ -15,6 +15,9 @@ from click.testing import CliRunner, Result
 
 from cd.cli import execute, main, snapshot
 from cd.errors import UserError
+from cd.pipeline.parse import parse
+from cd.pipeline.plan import Occasion, plan
+from cd.pipeline.verdicts import stage_key
 
 PIPELINE = """
 image: {args: {WORD: hello}}
@@ -28,6 +31,57 @@ stages:
     run: echo never
     needs: [behind]
 """
+
+
+LISTENS = """
+import socketserver
+class Hello(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(b"hello from the listener\\n")
+print("listening", flush=True)
+socketserver.TCPServer(("", 7001), Hello).serve_forever()
+"""
+TALK = """
+stages:
+  talk:
+    run: nc -w 5 db $PORT < /dev/null
+    matrix: {PORT: [7001, 7002]}
+    retries: 1
+    allow_failure: true
+    services:
+      db:
+        image: LISTENER
+        ready: [python, -c, "import socket; socket.create_connection(('127.0.0.1', 7001))"]
+  unready:
+    run: echo never
+    allow_failure: true
+    limits: {timeout: 2}
+    services: {db: {image: LISTENER, ready: "false"}}
+  release:
+    run: echo never
+    when: {branches: release-*}
+  tell:
+    run: echo $TOKEN && echo $OTHER
+    needs: [talk, release]
+    secrets: [TOKEN, OTHER]
+"""
+
+
+@pytest.fixture(scope="module")
+def listener(docker_client: docker.DockerClient, python_image: str) -> Iterator[str]:
+    """Name of an image whose command greets whoever connects to port 7001."""
+    name = f"towpath-test-listener:{uuid.uuid4().hex[:12]}"
+    container = docker_client.containers.create(
+        python_image, ["python", "-c", LISTENS], labels={"towpath-test": "exec"}
+    )
+    try:
+        repository, tag = name.split(":")
+        container.commit(repository, tag)
+        yield name
+    finally:
+        container.remove(force=True)
+        if docker_client.images.list(name=name):
+            docker_client.api.remove_image(name, force=True)
 
 
 @pytest.fixture
@@ -80,6 +134,72 @@ def test_the_pipeline_of_the_working_tree(shop: Path, docker_client: docker.Dock
     }
     assert "  look │ hello\n  look │ 65532\n" in result.stderr
     assert left_behind(docker_client) == []
+
+
+def test_a_service_a_matrix_conditions_and_secrets(
+    shop: Path, listener: str, monkeypatch: pytest.MonkeyPatch, docker_client: docker.DockerClient
+) -> None:
+    (shop / ".towpath.yml").write_text(TALK.replace("LISTENER", listener))
+    monkeypatch.setenv("TOKEN", "hush-hush")
+    result = towpath(shop, "--json", "--branch", "main", "--secret", "OTHER=word-of-mouth")
+    told = json.loads(result.stdout)
+    assert {one["name"]: one["state"] for one in told["stages"]} == {
+        "talk:7001": "passed",
+        "talk:7002": "failed",
+        "unready": "failed",
+        "release": "skipped",
+        "tell": "passed",
+    }, result.stderr
+    assert (result.exit_code, told["state"]) == (0, "passed")
+    good, bad, unready, release, tell = told["stages"]
+    assert "talk:7001 │ hello from the listener\n" in result.stderr
+    assert (bad["allow_failure"], bad["attempts"]) == (True, 2)
+    assert unready["cause"] == "service"
+    assert "  unready │ --- service db " in result.stderr
+    assert release["reason"] == "only on release-*, and this is main"
+    assert "     tell │ *********\n" in result.stderr
+    assert "     tell │ *************\n" in result.stderr
+    assert "hush" not in result.output
+    # What a server would know the stage by.
+    spec = plan(parse((shop / ".towpath.yml").read_bytes()), Occasion("push", "refs/heads/main"))[0].spec
+    digest = docker_client.images.get(listener).id
+    assert good["key"] == stage_key(spec, {"db": digest})
+    assert good["image"] == docker_client.images.get(execute.tag(shop)).id
+    assert len({good["key"], bad["key"], tell["key"]}) == 3
+    assert left_behind(docker_client) == []
+
+
+def test_the_branch_is_the_one_that_is_checked_out(shop: Path) -> None:
+    (shop / ".towpath.yml").write_text("stages: {release: {run: 'true', when: {branches: release-*}}}\n")
+    assert "only on release-*" in towpath(shop).stdout
+    subprocess.run(["git", "checkout", "-q", "-b", "release-1"], cwd=shop, check=True)
+    result = towpath(shop)
+    assert "passed" in result.stdout.split("KEY")[1].splitlines()[1]
+    assert "only for" not in result.stdout
+    assert "only on release-*, and this is pull/0/head" in towpath(shop, "--event", "pull_request").stdout
+
+
+def test_a_build_gets_its_secrets_and_nobody_sees_them(shop: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shop / "Dockerfile").write_text(f"FROM {base}\nRUN --mount=type=secret,id=TOKEN cat /run/secrets/TOKEN; echo .\n")
+    (shop / ".towpath.yml").write_text("image: {secrets: [TOKEN]}\n")
+    monkeypatch.setenv("TOKEN", f"hush-{uuid.uuid4().hex}")
+    result = towpath(shop)
+    assert result.exit_code == 0, result.output
+    assert "*" * 37 in result.output
+    assert "hush-" not in result.output
+
+
+def test_a_missing_secret_is_told_before_anything_is_built(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / ".towpath.yml").write_text("stages: {tell: {run: 'true', secrets: [TOKEN, OTHER]}}\n")
+    monkeypatch.delenv("TOKEN", raising=False)
+    result = towpath(tree, "--secret", "OTHER=x1y2")
+    assert result.exit_code == 1
+    assert "stages.tell.secrets: there is no secret TOKEN; " in result.stderr
+    assert "--secret TOKEN" in result.stderr
+    wrong = towpath(tree, "--secret", "TOKKEN=x1y2")
+    assert wrong.exit_code == 2
+    assert "asks for a secret 'TOKKEN'" in wrong.stderr
+    assert "the environment has no TOKEN" in towpath(tree, "--secret", "TOKEN").stderr
 
 
 def test_one_stage_with_what_it_needs(shop: Path) -> None:

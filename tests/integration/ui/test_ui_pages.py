@@ -12,7 +12,7 @@ from sqlalchemy import event
 from ui_scene import HOSTILE, PASSWORD, Scene
 from ui_visitor import Visitor
 
-from cd.pipeline import projects
+from cd.pipeline import projects, secrets
 from cd.pipeline.records import Run
 from cd.promote.records import Environment, Promotion, Release
 
@@ -232,3 +232,29 @@ def test_the_board_takes_few_statements(visit: Visit, scene: Scene) -> None:
     event.listen(scene.services.database.engine, "before_cursor_execute", lambda *told: seen.append(told[2]))
     maya.get("/")
     assert len([sql for sql in seen if sql.lstrip().upper().startswith("SELECT")]) <= 12
+
+
+def test_secrets_are_stored_and_forgotten_and_never_shown(visit: Visit, scene: Scene) -> None:
+    maya, path = visit("maya"), "/projects/shop/settings"
+    into, out = "/projects/shop/secrets", "/projects/shop/secrets/delete"
+    assert maya.send(path, into, name="TOKEN", value=" hush-hush ").status_code == 303
+    with scene.services.database.read() as session:
+        kept = secrets.values(session, scene.services.vault, scene.projects["shop"], ["TOKEN"])
+    assert kept == {"TOKEN": " hush-hush "}
+    page = maya.get(path)
+    assert "version 1 · set by maya" in page
+    for name, value, status in (("TO KEN", "hush-hush", 400), ("TOKEN", "hush" * 20_000, 413), ("TOKEN", "", 400)):
+        answer = maya.send(path, into, name=name, value=value)
+        assert answer.status_code == status
+        assert 'role="alert"' in answer.text
+        assert f'name="name" maxlength="128" pattern="[A-Za-z_][A-Za-z0-9_]*" value="{name}"' in answer.text
+        assert "hush" not in answer.text + page
+    assert maya.send(path, out, name="TOKEN").status_code == 303
+    assert "TOKEN is forgotten" in (page := maya.get(path))
+    assert "set by maya" not in page
+
+
+def test_secrets_are_for_admins(visit: Visit) -> None:
+    leo = visit("leo")
+    for path in ("/projects/shop/secrets", "/projects/shop/secrets/delete"):
+        assert leo.client.post(path, data={"name": "TOKEN", "value": "hush-hush"}).status_code == 403

@@ -34,6 +34,9 @@ NEEDED = {
     "DELETE /api/v1/projects/<slug>": Role.admin,
     "PATCH /api/v1/projects/<slug>": Role.admin,
     "PUT /api/v1/projects/<slug>/environments": Role.admin,
+    "GET /api/v1/projects/<slug>/secrets": Role.admin,
+    "PUT /api/v1/projects/<slug>/secrets/<name>": Role.admin,
+    "DELETE /api/v1/projects/<slug>/secrets/<name>": Role.admin,
     "POST /api/v1/projects/<slug>/environments/<name>/hold": Role.approver,
     "DELETE /api/v1/projects/<slug>/environments/<name>/hold": Role.approver,
     # What follows is narrowed further by the environment's policy, which may name anybody as approver.

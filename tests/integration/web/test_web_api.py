@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from cd.identity import audit
-from cd.pipeline import projects, runs
+from cd.pipeline import projects, runs, secrets
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import RUN, STEP
 from cd.promote import releases
@@ -379,3 +379,53 @@ def test_metrics_count_what_is_open(clients: Clients, services: Services, projec
     text = clients["viewer"].get("/metrics").text
     assert 'towpath_runs_open{state="queued"} 1.0' in text
     assert "demo" not in text
+
+
+def test_secrets_go_in_and_never_come_out(clients: Clients, services: Services, project: Project) -> None:
+    admin, where = clients["admin"], "/projects/demo/secrets"
+    assert call(admin, "GET", where) == {"items": []}
+    assert call(admin, "PUT", f"{where}/TOKEN", value="hush-hush") == {"name": "TOKEN", "version": 1}
+    assert call(admin, "PUT", f"{where}/TOKEN", value="line one\nline two\n") == {"name": "TOKEN", "version": 2}
+    assert call(admin, "PUT", f"{where}/a_2", value="other value") == {"name": "a_2", "version": 1}
+    (token, other) = call(admin, "GET", where)["items"]
+    assert (token["name"], token["version"], token["changed_by"]) == ("TOKEN", 2, "the-admin")
+    assert token["changed_at"].endswith("Z")
+    assert set(token) == {"name", "version", "changed_by", "changed_at"}
+    assert other["name"] == "a_2"
+    with services.database.read() as session:
+        found = secrets.values(session, services.vault, project.id, ["TOKEN"])
+        assert found == {"TOKEN": "line one\nline two\n"}
+    told = call(admin, "GET", "/audit")["items"]
+    newest = next(one for one in told if one["action"] == "secret.set")
+    assert newest["detail"] == {"name": "a_2", "version": 1}
+    assert "hush" not in json.dumps(told) + admin.get(f"/api/v1{where}").text
+
+
+def test_a_forgotten_secret_is_gone_and_its_versions_go_on(clients: Clients, project: Project) -> None:
+    admin, where = clients["admin"], "/projects/demo/secrets"
+    call(admin, "PUT", f"{where}/TOKEN", value="hush-hush")
+    call(admin, "DELETE", f"{where}/TOKEN", 204)
+    assert call(admin, "GET", where) == {"items": []}
+    told = call(admin, "DELETE", f"{where}/TOKEN", 404)
+    assert "no secret 'TOKEN'" in told["detail"]
+    assert call(admin, "PUT", f"{where}/TOKEN", value="hush-hush")["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("1TOKEN", "hush-hush", 400),
+        ("TO-KEN", "hush-hush", 400),
+        ("T" * 129, "hush-hush", 400),
+        ("TOWPATH_TOKEN", "hush-hush", 400),
+        ("TOKEN", "", 400),
+        ("TOKEN", "hush\0hush", 400),
+        ("TOKEN", "x" * (64 << 10) + "hush", 413),
+        ("TOKEN", "hush" * (1 << 18), 413),
+        ("TOKEN", ["hush"], 422),
+    ],
+)
+def test_what_can_be_no_secret(clients: Clients, project: Project, name: str, value: Any, status: int) -> None:
+    told = call(clients["admin"], "PUT", f"/projects/demo/secrets/{name}", status, value=value)
+    assert "hush" not in json.dumps(told), "a refusal repeats no value"
+    assert call(clients["admin"], "GET", "/projects/demo/secrets") == {"items": []}
