@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
@@ -58,8 +59,24 @@ class DocumentError(UserError):
         super().__init__("\n".join(f"{name}:{fault}" for fault in self.faults))
 
 
-def load(text: bytes, model: type[M], name: str) -> M:
-    """Read one YAML document into `model`. Raises DocumentError with all faults that can be told at once."""
+class Misplaced(ValueError):
+    """For validators that look at several fields: the fault lies at `path` below the validated value."""
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+#: From the plain values of a document to what is wrong across its places.
+Across = Callable[[Any], Iterable[Misplaced]]
+
+
+def load(text: bytes, model: type[M], name: str, across: Across = lambda value: ()) -> M:
+    """Read one YAML document into `model`. Raises DocumentError with all faults that can be told at once.
+
+    A model looks at what concerns several places only when each of them is right by itself; when one is not, `across`
+    tells such faults from the plain values.
+    """
     root = _compose(_decode(text, name), name)
     if root is None or (isinstance(root, ScalarNode) and not root.value and not root.style):
         return model()
@@ -72,7 +89,15 @@ def load(text: bytes, model: type[M], name: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise DocumentError(name, [_fault(root, one, model) for one in error.errors()[:MAX_FAULTS]]) from error
+        told = [_fault(root, one, model) for one in error.errors()[:MAX_FAULTS]]
+        told += [_misplaced(root, one) for one in itertools.islice(across(value), MAX_FAULTS)]
+        raise DocumentError(name, dict.fromkeys(told)) from error
+
+
+def _misplaced(root: Node, fault: Misplaced) -> Fault:
+    at, _, names = _find(root, fault.path)
+    head, _, remedy = str(fault).partition("; ")
+    return _at(at, f"{'.'.join(names)}: {head}" if names else head, remedy)
 
 
 def _decode(text: bytes, name: str) -> str:
@@ -263,14 +288,6 @@ def _bound(value: float) -> str:
         if value >= bytes_ and value % bytes_ == 0:
             return f"{value // bytes_:.0f}{unit}"
     return f"{value:g}"
-
-
-class Misplaced(ValueError):
-    """For validators that look at several fields: the fault lies at `path` below the validated value."""
-
-    def __init__(self, message: str, *path: str | int) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 def _find(root: Node, path: tuple[str | int, ...]) -> tuple[Node, Node | None, list[str]]:

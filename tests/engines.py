@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import docker
-from docker.errors import DockerException
 
 START = 60.0
 
@@ -59,14 +58,15 @@ class Engine:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        try:
-            client = docker.APIClient(self.host, version="1.41", timeout=5)
+        """By a socket of our own: the client's library leaves one behind for each time that nobody is there."""
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(5)
             try:
-                return bool(client.ping())
-            finally:
-                client.close()
-        except (DockerException, OSError):
-            return False
+                asked.connect(f"{self.folder}/docker.sock")
+                asked.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in asked.recv(100)
+            except OSError:
+                return False
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it; by SIGKILL its containers are left alone."""

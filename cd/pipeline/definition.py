@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cd.documents import Misplaced
+from cd.pipeline import graph
 from cd.pipeline.graph import check_needs
 from cd.pipeline.texts import (
     ENV_NAME,
@@ -36,6 +37,8 @@ HOST = re.compile(r"(?!localhost$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 #: Steps of a run, a cell of a matrix being one; cells of one stage; needs of all steps, cell by cell.
 MAX_STEPS, MAX_CELLS, MAX_NEEDS = 5000, 256, 200_000
 MAX_SERVICES = 16
+
+_UNNAMEABLE = "{0!r} can't be a stage's name; use a-z, 0-9, - and _, at most 63, and not `build`"
 
 
 class Model(BaseModel):
@@ -209,9 +212,7 @@ class Pipeline(Model):
     def _stages(cls, stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
         for name in stages:
             if not NAME.fullmatch(name):
-                raise Misplaced(
-                    f"{name!r} can't be a stage's name; use a-z, 0-9, - and _, at most 63, and not `build`", name
-                )
+                raise Misplaced(_UNNAMEABLE.format(name), name)
         steps = sum(stage.cells for stage in stages.values())
         if steps > MAX_STEPS:
             raise ValueError(f"{steps} stages, counting each cell, are more than {MAX_STEPS}; split the pipeline")
@@ -234,14 +235,28 @@ def _count_needs(stages: Mapping[str, StageSpec]) -> int:
     return count
 
 
+def across(value: Any) -> Iterator[Misplaced]:
+    """Faults of names and needs, told from plain values when anything else is wrong too."""
+    stages = value.get("stages")
+    if not isinstance(stages, Mapping):
+        return
+    for name in stages:
+        if not NAME.fullmatch(name):
+            yield Misplaced(_UNNAMEABLE.format(name), "stages", name)
+    needs = {name: _needs(stage) for name, stage in stages.items()}
+    for fault in graph.faults(needs):
+        yield Misplaced(str(fault), "stages", *fault.path)
+
+
+def _needs(stage: Any) -> list[str]:
+    wanted = stage.get("needs") if isinstance(stage, Mapping) else None
+    listed = [wanted] if isinstance(wanted, str) else wanted
+    return [need for need in listed if isinstance(need, str)] if isinstance(listed, list) else []
+
+
 def unsupported(pipeline: Pipeline) -> list[str]:
     """What the file asks for that this version does not do and that would change the outcome; one line each."""
     if pipeline.deploy is None:
         return []
     lines = [f"deploy.{key}" for key in ("before", "verify") if getattr(pipeline.deploy, key)]
     return [*lines, "deploy.replicas"] if pipeline.deploy.replicas != 1 else lines
-
-
-def ignored(pipeline: Pipeline) -> list[str]:
-    """Nothing any more: until its callers stop asking."""
-    return []

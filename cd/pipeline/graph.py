@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cd.documents import Misplaced
 
@@ -11,21 +11,28 @@ Needs = Mapping[str, Sequence[str]]
 
 
 def check_needs(needs: Needs) -> None:
-    """Raises Misplaced for a stage that needs itself, an unknown one, or what needs it in turn."""
+    """Raises the first of the faults in these needs."""
+    for fault in faults(needs):
+        raise fault
+
+
+def faults(needs: Needs) -> Iterator[Misplaced]:
+    """Stages that need themselves, that need an unknown one, and one circle of those that need each other."""
     for name, wanted in needs.items():
         for position, need in enumerate(wanted):
             if need == name:
-                raise Misplaced(f"{name!r} needs itself; remove it", name, "needs", position)
-            if need not in needs:
+                yield Misplaced(f"{name!r} needs itself; remove it", name, "needs", position)
+            elif need not in needs:
                 stage = need.partition(":")[0]
                 close = difflib.get_close_matches(need, needs, n=1)
                 remedy = f"did you mean {close[0]!r}?" if close else "name a stage of this file"
                 if stage in needs:
                     remedy = f"a cell can't be needed alone, write {stage!r} for all of them"
-                raise Misplaced(f"there is no stage {need!r}; {remedy}", name, "needs", position)
-    cycle = find_cycle(needs)
+                yield Misplaced(f"there is no stage {need!r}; {remedy}", name, "needs", position)
+    others = {name: [need for need in wanted if need != name] for name, wanted in needs.items()}
+    cycle = find_cycle(others)
     if cycle:
-        raise Misplaced(f"a circle: {' needs '.join([*cycle, cycle[0]])}; remove one of these needs", cycle[0], "needs")
+        yield Misplaced(f"a circle: {' needs '.join([*cycle, cycle[0]])}; remove one of these needs", cycle[0], "needs")
 
 
 def levels(needs: Needs) -> dict[str, int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from cd.documents import load
-from cd.pipeline.definition import Pipeline
+from cd.pipeline.definition import Pipeline, across
 
 FILE = ".towpath.yml"
 
 
 def parse(text: bytes, name: str = FILE) -> Pipeline:
     """Read a pipeline file. Raises cd.documents.DocumentError with every fault's line, column and remedy."""
-    return load(text, Pipeline, name)
+    return load(text, Pipeline, name, across)
 
 
 def json_schema() -> dict[str, Any]:
