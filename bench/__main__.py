@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.table import Figure, markdown
+from bench.table import HEAD, Figure, row
 
 NAMES = (
     "probes",
@@ -25,12 +24,8 @@ NAMES = (
     "board",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "figures.md"
-HEAD = """# Figures
-
-Measured by `bench/run --write` on {date} ({machine}). Each line is one command of `bench/`; those that compare do so in
-one run, alternating, as a ratio.
-
-"""
+#: Around the table, with what the page says besides.
+BEGIN, END = "<!-- begin -->\n", "<!-- end -->\n"
 
 
 def main() -> int:
@@ -40,16 +35,29 @@ def main() -> int:
     if unknown:
         print(f"no such measurement: {', '.join(unknown)}; known: {', '.join(NAMES)}", file=sys.stderr)
         return 2
-    figures: list[Figure] = []
+    day = datetime.now(UTC).date().isoformat()
+    rows: dict[str, list[str]] = {}
+    missed = False
     for name in wanted:
         print(f"{name} …", file=sys.stderr)
-        figures += importlib.import_module(f"bench.{name}").measure()
-    table = markdown(figures)
-    print(table)
-    if "--write" in sys.argv:
-        machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, 2 cores"
-        PAGE.write_text(HEAD.format(date=datetime.now(UTC).date(), machine=machine) + table + "\n")
-    return 0 if all(figure.reached for figure in figures) else 1
+        figures: list[Figure] = importlib.import_module(f"bench.{name}").measure()
+        rows[name] = [row(name, figure, day) for figure in figures]
+        missed = missed or not all(figure.reached for figure in figures)
+        if "--write" in sys.argv:
+            write(rows)
+    print("\n".join([*HEAD, *(line for lines in rows.values() for line in lines)]))
+    return 1 if missed else 0
+
+
+def write(rows: dict[str, list[str]]) -> None:
+    """Put these into the page; lines of other measurements stay, all in the order of NAMES."""
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    table, _, after = rest.partition(END)
+    kept = [line for line in table.splitlines() if line.startswith("| ")][len(HEAD) :]
+    known = {name: [line for line in kept if line.startswith(f"| {name} |")] for name in NAMES} | rows
+    lines = [*HEAD, *(line for name in NAMES for line in known[name])]
+    PAGE.write_text(f"{before}{BEGIN}{chr(10).join(lines)}\n{END}{after}")
 
 
 if __name__ == "__main__":

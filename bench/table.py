@@ -18,11 +18,14 @@ class Figure:
     reached: bool
 
 
-def markdown(figures: Sequence[Figure]) -> str:
-    """The table, as it stands in docs/figures.md."""
-    lines = ["| what | target | figure | N | reached |", "| --- | --- | --- | --- | --- |"]
-    lines += [f"| {f.what} | {f.target} | {f.figure} | {f.n} | {'yes' if f.reached else 'NO'} |" for f in figures]
-    return "\n".join(lines)
+#: Head of the table; the first column is the measurement's name, which `bench/run` takes.
+HEAD = ("| run | what | target | figure | N | reached | on |", "| --- | --- | --- | --- | --- | --- | --- |")
+
+
+def row(name: str, figure: Figure, day: str) -> str:
+    """One line of the table."""
+    reached = "yes" if figure.reached else "NO"
+    return f"| {name} | {figure.what} | {figure.target} | {figure.figure} | {figure.n} | {reached} | {day} |"
 
 
 def quantile(values: Sequence[float], share: float) -> float:
