@@ -180,7 +180,10 @@ def test_the_branch_is_the_one_that_is_checked_out(shop: Path) -> None:
 
 
 def test_a_build_gets_its_secrets_and_nobody_sees_them(shop: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (shop / "Dockerfile").write_text(f"FROM {base}\nRUN --mount=type=secret,id=TOKEN cat /run/secrets/TOKEN; echo .\n")
+    # The builder's cache knows nothing of secrets: only a command that it never saw is run.
+    fresh = uuid.uuid4().hex
+    run = f"RUN --mount=type=secret,id=TOKEN cat /run/secrets/TOKEN; echo {fresh}"
+    (shop / "Dockerfile").write_text(f"FROM {base}\n{run}\n")
     (shop / ".towpath.yml").write_text("image: {secrets: [TOKEN]}\n")
     monkeypatch.setenv("TOKEN", f"hush-{uuid.uuid4().hex}")
     result = towpath(shop)
