@@ -162,7 +162,7 @@ def test_a_service_a_matrix_conditions_and_secrets(
     assert "hush" not in result.output
     # What a server would know the stage by.
     spec = plan(parse((shop / ".towpath.yml").read_bytes()), Occasion("push", "refs/heads/main"))[0].spec
-    digest = docker_client.images.get(listener).id
+    digest = str(docker_client.images.get(listener).id)
     assert good["key"] == stage_key(spec, {"db": digest})
     assert good["image"] == docker_client.images.get(execute.tag(shop)).id
     assert len({good["key"], bad["key"], tell["key"]}) == 3
