@@ -55,8 +55,7 @@ stages:
   unready:
     run: echo never
     allow_failure: true
-    limits: {timeout: 2}
-    services: {db: {image: LISTENER, ready: "false"}}
+    services: {db: {image: "python:3.11-slim", ready: "false"}}  # ends, as nobody types anything
   release:
     run: echo never
     when: {branches: release-*}
