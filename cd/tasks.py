@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cd.errors import ServiceError, StaleWrite, TowpathError
-from cd.pipeline import artifacts, auditing, reports, runs, stages
+from cd.pipeline import artifacts, auditing, kept, reports, runs, stages
 from cd.pipeline.artifacts import ArtifactStore
 from cd.pipeline.records import Project, Step
 from cd.pipeline.states import STEP
@@ -189,6 +189,10 @@ def _clean(services: Services, claim: Claim) -> None:
     services.repositories.clean()
     artifacts.clean(services.database, ArtifactStore(services.settings.blobs), services.settings.artifact_days)
     reports.clean(services.database)
+    disk = services.disk()
+    kept.clean(services.database, disk.stock, services.sandbox, instance)
+    disk.clean()
+    disk.stock.prune_cache(services.settings.images_limit)
     if removed:
         log.info("clean.removed", containers=removed)
 

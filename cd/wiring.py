@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 from redis.backoff import NoBackoff
@@ -14,16 +15,18 @@ from cd.pipeline.auditing import Auditor
 from cd.pipeline.build import BuildRunner
 from cd.pipeline.builder import Builder
 from cd.pipeline.collecting import Collector
+from cd.pipeline.collection import Disk
 from cd.pipeline.logs import LogStore
 from cd.pipeline.registry import Registry
 from cd.pipeline.repositories import Repositories
 from cd.pipeline.reuse import Sampled
 from cd.pipeline.stages import Keeping, StageRunner
-from cd.promote import releases
+from cd.promote import releases, retention
 from cd.promote.deployments import Deployer
 from cd.promote.targets import Targets
 from cd.queue.doorbell import Doorbell
 from cd.sandbox.docker_engine import DockerSandbox
+from cd.sandbox.stock import Stock
 from cd.store import facts
 from cd.store.database import Database
 
@@ -86,6 +89,13 @@ class Services:
 
     def _run_ended(self) -> Sampled:
         return Sampled(releases.run_ended, self.settings.shadow_audit)
+
+    def disk(self) -> Disk:
+        """What of Towpath's takes room on this process's engine."""
+        told = self.settings
+        held = partial(retention.held, keep=told.keep_releases)
+        stock = Stock(self.sandbox.api)
+        return Disk(self.database, stock, told.images_limit, held, retention.retire, told.registry)
 
     def deployer(self) -> Deployer:
         """What executes "deploy" tasks."""

@@ -20,6 +20,8 @@ COMMANDS = {
     "run": Entry("cd.cli.run", "run", "Start, watch and end runs."),
     "tests": Entry("cd.cli.tests", "tests", "Look at the tests that stages reported."),
     "artifact": Entry("cd.cli.artifact", "artifact", "List and fetch what stages left to be kept."),
+    "shell": Entry("cd.cli.shell", "shell", "Open a shell on the files of a failed stage."),
+    "images": Entry("cd.cli.images", "images", "Show what images take of the engine's disk, and what needs them."),
     "promotion": Entry("cd.cli.promotion", "promotion", "See what wants to go where."),
     "promote": Entry("cd.cli.promotion", "promote", "Ask for a release to be brought into an environment."),
     "approve": Entry("cd.cli.promotion", "approve", "Vote for a promotion."),

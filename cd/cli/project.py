@@ -195,7 +195,13 @@ def show_environments(items: list[Any]) -> None:
 def show_releases(items: list[Any]) -> None:
     """Releases, newest first."""
     rows = [
-        (f"#{one['number']}", f"#{one['run_number']}", one["sha"][:12], output.ago(one["created_at"]), one["subject"])
+        (
+            f"#{one['number']}{' retired' if one['retired_at'] else ''}",
+            f"#{one['run_number']}",
+            one["sha"][:12],
+            output.ago(one["created_at"]),
+            one["subject"],
+        )
         for one in items
     ]
     output.table(("RELEASE", "RUN", "COMMIT", "MADE", "SUBJECT"), rows, "no releases yet")

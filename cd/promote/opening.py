@@ -21,6 +21,8 @@ AHEAD = (*PENDING, "deploying", "verifying", "succeeded")
 
 def follow(session: Session, release: Release) -> None:
     """Open the promotions that policy gives the release now: it was made, or went live somewhere."""
+    if release.retired_at is not None:
+        return
     environments = session.scalars(
         select(Environment)
         .where(Environment.project_id == release.project_id, Environment.removed_at.is_(None))

@@ -28,6 +28,7 @@ def request(
     """Ask for a release in an environment; its gates apply. Raises Conflict when it is there or on its way."""
     _needs(person, Role.developer)
     environment = _open_environment(session, environment, project.id, release)
+    _refuse_retired(session, release)
     live = _live(session, environment)
     if live and live.release_id == release.id and live.environment_version == environment.version:
         raise Conflict(f"release #{release.number} is live in {environment.name} already")
@@ -60,6 +61,7 @@ def rollback(
     live = _live(session, environment)
     if live and live.release_id == release.id:
         raise Conflict(f"release #{release.number} is live in {environment.name} now")
+    _refuse_retired(session, release)
     _refuse_twice(session, environment, release, "rollback")
     why = f"rolled back to release #{release.number}"
     environments.hold(session, environment, f"{why}: {reason.strip()}" if reason.strip() else why, person.username)
@@ -200,6 +202,17 @@ def _live(session: Session, environment: Environment) -> Deployment | None:
     return session.scalars(
         select(Deployment).where(Deployment.environment_id == environment.id, Deployment.state == "live")
     ).one_or_none()
+
+
+def _refuse_retired(session: Session, release: Release) -> None:
+    # The environment is locked: what lets images go takes turns with us, and may have been first.
+    session.refresh(release)
+    if release.retired_at is not None:
+        slug = session.get_one(Project, release.project_id).slug
+        raise Conflict(
+            f"release #{release.number} is retired: its image was let go to keep the disk within its bound",
+            remedy=f"run its commit again: `towpath run retry {slug} {release.run_number}` makes a new release of it",
+        )
 
 
 def _refuse_twice(session: Session, environment: Environment, release: Release, kind: str) -> None:

@@ -29,6 +29,8 @@ class ReleaseRow:
     author: str
     pusher: str
     created_at: datetime
+    #: When its image was let go; it can't be promoted any more.
+    retired_at: datetime | None = None
 
     @property
     def branch(self) -> str:
@@ -193,6 +195,7 @@ RELEASE = (
     Release.author,
     Release.pusher,
     Release.created_at,
+    Release.retired_at,
 )
 _OF_PROMOTION = (
     Promotion.id,

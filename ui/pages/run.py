@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from cd.errors import NotFound
 from cd.identity.people import Role
-from cd.pipeline import projects, queries, runs
+from cd.pipeline import kept, projects, queries, runs
 from cd.pipeline.queries import RunDetail, StepRow
 from cd.pipeline.records import Run
 from cd.promote import queries as promoting
@@ -50,6 +50,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         detail = queries.detail(session, slug, number)
         chosen = choose(detail.steps, request.args.get("step"))
         log = logs.window(session, chosen, argument("attempt"), argument("line")) if chosen else None
+        files = kept.of_step(session, chosen.id, log.attempt) if chosen and log else None
         release = promoting.release_of_run(session, detail.run.id)
         promotions = promoting.promotions_of(session, release.id) if release else []
         left = tests.left(session, detail.run.id)
@@ -61,6 +62,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         bars=bars(detail, now()),
         chosen=chosen,
         log=log,
+        kept=files,
         release=release,
         promotions=promotions,
         cursor=cursor,

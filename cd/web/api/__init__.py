@@ -5,11 +5,23 @@ from __future__ import annotations
 from flask import Response, jsonify
 from flask_openapi3 import OpenAPI
 
-from cd.web.api import artifacts, deliveries, people, projects, promotions, runs, secrets, tests
+from cd.web.api import artifacts, deliveries, images, logs, people, projects, promotions, runs, secrets, shell, tests
 from cd.web.context import access
 
 PREFIX = "/api/v1"
-PARTS = (projects.api, runs.api, promotions.api, people.api, deliveries.api, artifacts.api, tests.api, secrets.api)
+PARTS = (
+    projects.api,
+    runs.api,
+    logs.api,
+    promotions.api,
+    people.api,
+    deliveries.api,
+    artifacts.api,
+    tests.api,
+    secrets.api,
+    images.api,
+    shell.api,
+)
 
 
 def register(app: OpenAPI) -> None:

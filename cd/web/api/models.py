@@ -244,6 +244,7 @@ class Release(Shown):
     author: str
     pusher: str
     created_at: datetime
+    retired_at: datetime | None = Field(None, description="When its image was let go; it can't be promoted any more.")
 
 
 class Deployment(Shown):
