@@ -143,6 +143,15 @@ def _follow(ctx: click.Context, client: Client, project: str, number: int) -> No
         ctx.exit(1)
 
 
+def _why(step: Any) -> str:
+    """Its reason; for a step that waits why, and about how long."""
+    wait = step.get("waits")
+    if not wait:
+        return str(step["reason"])
+    about = "" if wait["seconds"] is None else f"; about {round(wait['seconds'])} s"
+    return f"{wait['reason']}{about}"
+
+
 def show_run(told: Any, as_json: bool) -> None:
     """One run, with all that can be told of it."""
     if as_json:
@@ -172,7 +181,7 @@ def show_run(told: Any, as_json: bool) -> None:
             step["state"],
             output.lasted(step["started_at"], step["finished_at"]),
             ", ".join(step["needs"]),
-            step["reason"],
+            _why(step),
         )
         for step in told["steps"]
     ]

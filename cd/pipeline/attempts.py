@@ -51,7 +51,7 @@ def record(
     run: Run,
     step: Step,
     state: str,
-    result: StageResult,
+    result: StageResult | None,
     *,
     report: dict[str, Any] | None = None,
     shadow: bool = False,
@@ -60,9 +60,12 @@ def record(
 ) -> Attempt:
     """Remember what one execution came to; a second call for the same attempt changes nothing.
 
-    `state` is passed or failed. `number` is another one than the step's own for a `shadow` attempt.
+    `state` is passed or failed. `result` is None when its command was never begun.
+    `number` is another one than the step's own for a `shadow` attempt.
     """
     number = step.attempt if number is None else number
+    at = now()
+    began, ended = (result.started_at, result.finished_at) if result is not None else (step.started_at or at, at)
     bind = session.get_bind().dialect.name
     session.execute(
         insert_new(bind, Attempt).values(
@@ -74,9 +77,9 @@ def record(
             image=step.image or "",
             key=step.key or "",
             state=state,
-            exit_code=result.exit_code,
+            exit_code=result.exit_code if result is not None else None,
             cause=cause,
-            seconds=max(0.0, (result.finished_at - result.started_at).total_seconds()),
+            seconds=max(0.0, (ended - began).total_seconds()),
             shadow=shadow,
             report=report,
             created_at=now(),

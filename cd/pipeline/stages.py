@@ -111,6 +111,8 @@ class StageRunner:
         """What is to be executed for a step; `number` is another one than the step's own. Raises UserError."""
         spec = StageSpec.model_validate(step.spec)
         project = session.get_one(Project, run.project_id)
+        if spec.secrets and not run.trusted:
+            raise UserError("code from outside gets no secrets", remedy="let the stage need none")
         hidden = secrets.values(session, self.vault, project.id, spec.secrets)
         container = container_spec(self.instance, project, run, step, spec, hidden=hidden, number=number)
         keep_failed = project.keep_failed and number is None
@@ -187,7 +189,7 @@ class StageRunner:
 
     def store(self, session: Session, run: Run, step: Step, number: int, ended: Ended, *, shadow: bool = False) -> None:
         """Write what an attempt leaves besides its step's state."""
-        if ended.outcome is None or ended.result is None:
+        if ended.outcome is None:
             return
         ended.collected.store(session, step, number)
         attempts.record(

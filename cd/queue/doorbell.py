@@ -86,6 +86,13 @@ class Doorbell:
     def _queue(self, name: str) -> Queue:
         return Queue(name, connection=self._redis, serializer=JSONSerializer, job_class=TaskJob)
 
+    def workers(self) -> int | None:
+        """How many workers do builds and stages; None when Redis does not say."""
+        try:
+            return int(self._redis.scard(f"rq:workers:{WORK}"))  # type: ignore[arg-type]
+        except redis.RedisError:
+            return None
+
     def heard(self, kind: str) -> bool:
         """Whether a job that wakes a worker for such a task is waiting to be taken. Raises redis.RedisError."""
         return bool(self._queue(queue_of(kind)).count)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from cd.errors import NotFound
 from cd.identity.people import Role
-from cd.pipeline import kept, projects, queries, runs
+from cd.pipeline import kept, projects, queries, runs, waiting
 from cd.pipeline.queries import RunDetail, StepRow
 from cd.pipeline.records import Run
 from cd.promote import queries as promoting
@@ -54,6 +54,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         release = promoting.release_of_run(session, detail.run.id)
         promotions = promoting.promotions_of(session, release.id) if release else []
         left = tests.left(session, detail.run.id)
+        waits = {} if detail.run.ended else waiting.look(session, detail, services().doorbell.workers())
     return render_template(
         "ui/run.html",
         detail=detail,
@@ -66,6 +67,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         release=release,
         promotions=promotions,
         cursor=cursor,
+        waits=waits,
         **left,
     )
 

@@ -137,6 +137,11 @@ class Reused(Shown):
     seconds: float
 
 
+class Waits(Shown):
+    reason: str
+    seconds: float | None = Field(description="About how long until it starts; null when unknown.")
+
+
 class Step(Shown):
     name: str
     kind: str
@@ -159,6 +164,7 @@ class Step(Shown):
     when: Mapping[str, Sequence[str]]
     network: str
     key: str | None = Field(description="Stage key that it ran under, or stands on.")
+    waits: Waits | None = Field(None, description="Why it waits; null when it does not.")
 
 
 class Run(Shown):

@@ -1,8 +1,6 @@
-"""Runs, and the logs of their steps."""
+"""Runs and their steps."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from flask import Response
 from sqlalchemy import select
@@ -10,19 +8,15 @@ from sqlalchemy.orm import Session
 
 from cd.errors import NotFound
 from cd.identity.people import Role
-from cd.pipeline import projects, queries, runs
-from cd.pipeline.records import Run, Step
-from cd.pipeline.states import STEP
+from cd.pipeline import projects, queries, runs, waiting
+from cd.pipeline.records import Run
 from cd.promote import queries as promote
 from cd.promote import releases
 from cd.web.api import models
 from cd.web.api.common import part, shown
 from cd.web.context import access, services, who
-from cd.wiring import Services
 
 api = part("runs")
-#: Seconds that a followed log waits for more before it looks whether the step has ended.
-LOOK = 1.0
 
 
 @api.get("/projects/<slug>/runs", responses={200: models.Runs})
@@ -45,6 +39,7 @@ def _shown(slug: str, number: int, status: int = 200) -> Response:
     with services().database.read() as session:
         detail = queries.detail(session, slug, number)
         release = promote.release_of_run(session, detail.run.id)
+        waits = {} if detail.run.ended else waiting.look(session, detail, services().doorbell.workers())
     told = {
         **models.Run.model_validate(detail.run).model_dump(),
         "message": detail.message,
@@ -54,7 +49,12 @@ def _shown(slug: str, number: int, status: int = 200) -> Response:
         "fresh": detail.fresh,
         "canceled_by": detail.canceled_by,
         "retry_of": detail.retry_of,
-        "steps": [models.Step.model_validate(step) for step in detail.steps],
+        "steps": [
+            models.Step.model_validate(step).model_copy(
+                update={"waits": models.Waits.model_validate(waits[step.id])} if step.id in waits else {}
+            )
+            for step in detail.steps
+        ],
         "release": release.number if release is not None else None,
     }
     return shown(models.RunDetail.model_validate(told), status)
@@ -103,45 +103,3 @@ def find(session: Session, path: models.RunPath) -> Run:
     if run is None:
         raise NotFound(f"{path.slug} has no run #{path.number}")
     return run
-
-
-@api.get("/projects/<slug>/runs/<int:number>/steps/<step>/log", responses={200: {"content": {"text/plain": {}}}})
-@access(Role.viewer)
-def step_log(path: models.StepPath, query: models.LogQuery) -> Response:
-    """The raw log of a step, with `follow` until it ends."""
-    parts = services()
-    with parts.database.read() as session:
-        run = find(session, path)
-        step = session.scalar(select(Step).where(Step.run_id == run.id, Step.name == path.step))
-    if step is None:
-        raise NotFound(f"run #{path.number} has no step {path.step!r}")
-    attempt = query.attempt or max(step.attempt, 1)
-    if query.follow:
-        return Response(_followed(parts, step.id, attempt, query.start), mimetype="text/plain; charset=utf-8")
-    return Response(_stored(parts, step.id, attempt, query.start), mimetype="text/plain; charset=utf-8")
-
-
-def _stored(parts: Services, step_id: int, attempt: int, start: int) -> Iterator[bytes]:
-    """Chunk by chunk: a slow reader must not hold a transaction open."""
-    while True:
-        with parts.database.read() as session:
-            data = next((piece for piece in parts.logs.read(session, step_id, attempt, start) if piece), b"")
-        if not data:
-            return
-        yield data
-        start += len(data)
-
-
-def _followed(parts: Services, step_id: int, attempt: int, start: int) -> Iterator[bytes]:
-    """Everything until the step has ended; a further attempt begins after the one before."""
-    while True:
-        with parts.database.read() as session:
-            step = session.get_one(Step, step_id)
-        ended = step.state in STEP.terminal or step.attempt > attempt
-        for position, data in parts.logs.follow(step_id, attempt, start, 0.01 if ended else LOOK):
-            start = position + len(data)
-            yield data
-        if step.attempt > attempt:
-            attempt, start = attempt + 1, 0
-        elif ended:
-            return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import literal, select
 from threads import together
 
 from cd.errors import StaleWrite
@@ -189,3 +189,18 @@ def test_cancel_drops_only_what_nobody_has_taken(database: Database) -> None:
     with database.write() as session:
         tasks.finish(session, held, error="given up")
     assert (look(database, running).state, look(database, running).error) == ("failed", "given up")
+
+
+def test_an_owner_at_its_limit_waits_and_the_heaviest_goes_first(database: Database) -> None:
+    limits = select(literal(1).label("owner"), literal(1).label("most")).subquery()
+    with database.write() as session:
+        light = tasks.add(session, "stage", 1, owner=1, weight=1)
+        heavy = tasks.add(session, "stage", 2, owner=1, weight=9)
+        other = tasks.add(session, "stage", 3, owner=2)
+    order = []
+    for _ in range(3):
+        with database.write() as session:
+            held = tasks.take(session, ["stage"], "w", 60.0, limits)
+        order.append(held.task_id if held else None)
+    assert order == [heavy, other, None]
+    assert light is not None
