@@ -15,7 +15,7 @@ import requests
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from cd.sandbox import images, options, pause
-from cd.sandbox.base import ContainerSpec, NotReady, Service
+from cd.sandbox.base import ContainerSpec, NotReady, Service, is_canceled
 from cd.sandbox.options import HOLDER, OF_LABEL, PART_LABEL
 from cd.units import format_seconds
 
@@ -108,16 +108,16 @@ class Pods:
             state = self.api.inspect_container(name)["State"]
             if state["Status"] in ("exited", "dead"):
                 raise NotReady(service.name, f"ended before it was ready: {ended(state)}", self.told(name))
-            if self._is_ready(name, service, state, deadline):
-                return True
-            if canceled():
+            if is_canceled(canceled):
                 return False
+            if self._is_ready(name, service, state, lambda: monotonic() > deadline or is_canceled(canceled)):
+                return True
             if monotonic() > deadline:
                 raise NotReady(service.name, f"was not ready after {format_seconds(READY_SECONDS)}", self.told(name))
             sleep(pause_)  # between two looks; the engine tells nobody when a program listens
             pause_ = min(LAST_LOOK, pause_ * 1.5)
 
-    def _is_ready(self, name: str, service: Service, state: Mapping[str, Any], deadline: float) -> bool:
+    def _is_ready(self, name: str, service: Service, state: Mapping[str, Any], over: Callable[[], bool]) -> bool:
         if service.ready is None:
             # The image's own check, if it has one.
             health = state.get("Health")
@@ -131,7 +131,7 @@ class Pods:
             raise
         pause_ = FIRST_LOOK / 5
         while (told := self.api.exec_inspect(execution))["Running"]:
-            if monotonic() > deadline:
+            if over():
                 return False
             sleep(pause_)
             pause_ = min(LAST_LOOK, pause_ * 1.5)
