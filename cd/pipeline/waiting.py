@@ -225,7 +225,8 @@ def look(session: Session, detail: RunDetail, workers: int | None, at: datetime 
         if row.project_id is not None and (row.project_id in wanted or len(wanted) <= MOST_OTHERS):
             wanted.setdefault(row.project_id, []).append(row.name)
     usual = {project: _usual(session, project, names) for project, names in wanted.items()}
-    running, ready = [], []
+    running: list[Work] = []
+    ready: list[Work] = []
     for row in rows:
         claimed = row.state == "claimed"
         work = Work(

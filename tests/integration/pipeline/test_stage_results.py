@@ -95,3 +95,30 @@ def test_a_stage_that_failed_says_what_could_not_be_kept_too(execute: Execute) -
     step = execute((3, GOOD), (3, GOOD), limit=2)
     assert (step.state, step.cause) == ("failed", None)
     assert step.reason.startswith("exit code 3; artifacts can't be kept: /work/dist/app")
+
+
+def test_a_service_that_was_not_ready_leaves_an_attempt(database: Database, tmp_path: Path) -> None:
+    step = _one(database, tmp_path, "stages: {unit: {run: x, services: {db: {image: postgres}}}}")
+    assert (step.state, step.cause) == ("failed", "service")
+    with database.read() as session:
+        (attempt,) = session.scalars(select(Attempt))
+        assert (attempt.state, attempt.cause, attempt.exit_code) == ("failed", "service", None)
+
+
+def test_code_from_outside_gets_no_secrets(database: Database, tmp_path: Path) -> None:
+    step = _one(database, tmp_path, "stages: {unit: {run: x, secrets: [TOKEN]}}", trusted=False)
+    assert (step.state, step.reason.split(";")[0]) == ("failed", "code from outside gets no secrets")
+
+
+def _one(database: Database, path: Path, stages: str, *, trusted: bool = True) -> Step:
+    sandbox = FakeSandbox(lambda spec: Play(not_ready="db"))
+    with database.write() as session:
+        run = rows.run(session, rows.project(session), stages)
+        playing.build(session, run)
+        run.trusted = trusted
+        step_id = playing.step(session, run, "unit").id
+    collector = Collector(sandbox, f"file://{path / 'blobs'}", 1 << 20, days=1)
+    parts: list[Any] = [database, sandbox, Shelf(), Vault(b"k" * 32), collector, lambda *_: None, "here"]
+    StageRunner(*parts).execute(Claim(1, "stage", step_id, fence=1, attempts=0))
+    with database.read() as session:
+        return session.get_one(Step, step_id)
