@@ -209,3 +209,19 @@ def test_expired_files_go(running: Service, failed: Run) -> None:
     assert failed.image in {one.id for one in stock.images()}
     with parts.database.read() as session:
         assert session.query(Snapshot).one().removed_at is not None
+
+
+def test_images_are_told_with_what_needs_them(running: Service, failed: Run) -> None:
+    with running.services.database.write() as session:
+        root = users.person_of(users.create(session, "test", "root", "correct horse battery", "admin"))
+        secret = tokens.create(session, root, "test")
+    done = subprocess.run(
+        [*TOWPATH, "images"],
+        env={**os.environ, "TOWPATH_URL": running.url, "TOWPATH_TOKEN": secret},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a run that ended just now" in done.stdout
+    assert "TOWPATH_IMAGES_LIMIT" in done.stdout
