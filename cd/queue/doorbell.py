@@ -89,7 +89,7 @@ class Doorbell:
     def workers(self) -> int | None:
         """How many workers do builds and stages; None when Redis does not say."""
         try:
-            return int(self._redis.scard(f"rq:workers:{WORK}"))  # type: ignore[arg-type]
+            return int(self._redis.scard(f"rq:workers:{WORK}"))
         except redis.RedisError:
             return None
 

@@ -39,7 +39,7 @@ def test_the_order_is_that_of_taking() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_estimates_are_those_of_a_simulation_second_by_second(seed: int) -> None:
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(seed)
     works = [Work(n, str(n), dice.randrange(3), dice.randrange(9), dice.randrange(1, 9)) for n in range(30)]
     needs = {n: tuple({dice.randrange(n) for _ in range(2)}) for n in range(10, 30)}
     found = forecast([], works[:10], [Pending(works[n], needs[n]) for n in range(10, 30)], {1: 2}, 3)
