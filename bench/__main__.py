@@ -22,6 +22,9 @@ NAMES = (
     "adoption",
     "idle",
     "board",
+    "logs",
+    "live",
+    "secrets",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "figures.md"
 #: Around the table, with what the page says besides.
