@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, jsonify
 from flask_openapi3 import OpenAPI
 
-from cd.web.api import artifacts, deliveries, logs, people, projects, promotions, runs, secrets, tests
+from cd.web.api import artifacts, deliveries, images, logs, people, projects, promotions, runs, secrets, shell, tests
 from cd.web.context import access
 
 PREFIX = "/api/v1"
@@ -19,6 +19,8 @@ PARTS = (
     artifacts.api,
     tests.api,
     secrets.api,
+    images.api,
+    shell.api,
 )
 
 
