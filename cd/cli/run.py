@@ -108,14 +108,26 @@ def cancel(project: str, number: int, as_json: bool) -> None:
 @number_argument
 @click.argument("step", required=False)
 @follow_option
+@click.option("--grep", metavar="TEXT", help="Only lines with this text, in either case, behind their numbers.")
+@click.option("--times", is_flag=True, help="Each line behind its time and how many seconds passed to the next.")
 @click.pass_context
-def logs(ctx: click.Context, project: str, number: int, step: str | None, follow: bool) -> None:
+def logs(
+    ctx: click.Context, *, project: str, number: int, step: str | None, follow: bool, grep: str | None, times: bool
+) -> None:
     """Print the log of a step (`build`, or a stage), or of all of them one after the other.
 
     With -f and no STEP the run is followed to its end, each line behind the name of its step; the status is 0 when it
     passed, 1 when it did not.
     """
+    if follow + times + (grep is not None) > 1:
+        raise click.UsageError("give one of --follow, --grep and --times")
     client = connect()
+    if grep is not None or times:
+        steps = [step] if step else [one["name"] for one in client.get(where(project, number))["steps"]]
+        for name in steps:
+            click.secho(f"── {name}", bold=True, err=True)
+            _looked(client, f"{where(project, number)}/steps/{part(name)}/log", grep)
+        return
     if follow and step is None:
         _follow(ctx, client, project, number)
     elif step is not None:
@@ -131,6 +143,20 @@ def _print(client: Client, project: str, number: int, step: str, follow: bool) -
 
     for line in following.lines(client, where(project, number), step, follow):
         click.echo(line)
+
+
+def _looked(client: Client, log: str, grep: str | None) -> None:
+    """Print a log with times, or what a search over all of it finds, page by page."""
+    if grep is None:
+        for data in client.stream(log, times="true"):
+            click.echo(data, nl=False)
+        return
+    cursor: str | None = ""
+    while cursor is not None:
+        page = client.get(f"{log}/search", q=grep, limit=1000, cursor=cursor)
+        for one in page["items"]:
+            click.echo(f"{one['line']}: " + output.plain(one["before"] + one["found"] + one["after"]))
+        cursor = page["next"]
 
 
 def _follow(ctx: click.Context, client: Client, project: str, number: int) -> None:
