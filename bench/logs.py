@@ -96,6 +96,7 @@ class Peaks(threading.Thread):
 def bare(image: str, width: int, lines: int) -> float:
     """MB/s that the engine alone gives: the same program, its output read and thrown away."""
     api = docker.APIClient()
+    kept = docker.types.LogConfig(type="local", config=output.LOG_CONFIG["Config"])
     host = api.create_host_config(log_config=kept, network_mode="none")
     command = ["python3", "/say.py", str(width), str(lines), str(BLOCK)]
     name = api.create_container(image, command, host_config=host, labels={"towpath.bench": "logs"})["Id"]
