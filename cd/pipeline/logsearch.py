@@ -95,7 +95,8 @@ def search(
     matches: list[Match] = []
     before = b""
     for chunk in _chunks(database, logs, step_id, attempt, max(0, start - overlap)):
-        if searched and (monotonic() > until or searched >= most):
+        # The chunk before the cursor's is looked at for what the border cuts: that alone would be no step on.
+        if place.byte > start and (monotonic() > until or searched >= most):
             return Found(tuple(matches), str(place), searched)
         data = logs.load(chunk)
         buffer = before + data

@@ -126,8 +126,10 @@ class Pods:
             execution = self.api.exec_create(name, list(service.ready), stdout=False, stderr=False)["Id"]
             self.api.exec_start(execution, detach=True)
         except APIError as error:
-            if error.status_code == requests.codes.conflict:
+            if not self.api.inspect_container(name)["State"]["Running"]:
                 return False  # it ended just now
+            if "exec failed" in str(error.explanation):
+                raise NotReady(service.name, f"has no such check: {error.explanation}", self.told(name)) from error
             raise
         pause_ = FIRST_LOOK / 5
         while (told := self.api.exec_inspect(execution))["Running"]:
