@@ -170,7 +170,7 @@ def test_times_of_lines_are_those_of_the_engine(store: LogStore, step: int, data
     assert (list(window.lines), list(window.times)) == ([b"b", b"cc", b"d"], [2 * 10**9, 2 * 10**9, 5 * 10**9])
 
 
-@pytest.mark.parametrize("died_at", range(1, 40))
+@pytest.mark.parametrize("died_at", range(8, 23, 2))
 def test_a_secret_is_masked_wherever_its_writer_died(store: LogStore, step: int, died_at: int) -> None:
     text, secret = b"token is s3cr3t-t0k3n, really\nand more\n", "s3cr3t-t0k3n"
     first = store.writer(step, 1, 1, [secret])
