@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,9 @@ def snapshot(api: Any, name: str, tag: str, limit: int) -> Kept:
         "Labels": {**command["Config"]["Labels"], "towpath.kind": "snapshot"},
         "HostConfig": {"NetworkMode": "none"},
     }
+    # One that a killed worker left is half of a snapshot.
+    with contextlib.suppress(NotFound):
+        api.remove_container(f"{name}-snapshot", force=True)
     made = api.create_container_from_config(body, f"{name}-snapshot")["Id"]
     try:
         counter = _Counter(limit)

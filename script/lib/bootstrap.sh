@@ -21,6 +21,7 @@ has_package() {
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     docker.io) command -v docker >/dev/null && { [ -n "${DOCKER_HOST:-}" ] || command -v dockerd >/dev/null; } ;;
     busybox-static) [ -x /bin/busybox ] ;;
+    iproute2) command -v ip >/dev/null ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
@@ -35,6 +36,8 @@ what_for() {
     redis-server) echo 'the queue' ;;
     mmdebstrap) echo 'base images from Debian packages' ;;
     busybox-static) echo 'the smallest test image' ;;
+    docker-registry) echo 'a registry of the tests' ;;
+    iproute2) echo 'bridges of engines of the tests' ;;
     chromium) echo 'tests in a browser' ;;
     postgresql) echo 'tests on PostgreSQL' ;;
     esac
