@@ -28,6 +28,8 @@ _PIECES = re.compile(
     r"|(?P<text>[^\x00-\x08\x0b-\x1f\x7f-\x9f]+)"
     r"|[\x00-\x1f\x7f-\x9f]"
 )
+#: What goes back in a line, or erases of it.
+_BACK = re.compile(r"[\r\b]|\x1b\[[^m@-ln-~]*K")
 #: Characters that reorder the text around them: a log must not read other than it is.
 _BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F], "\ufffd")
 _FLAGS = {1: "bold", 2: "dim", 3: "italic", 4: "underline", 7: "inverse", 8: "hidden", 9: "strike"}
@@ -126,11 +128,30 @@ class Terminal:
 
     def line(self, raw: bytes) -> list[Span]:
         """One line without its newline."""
-        cells: list[tuple[Style, str]] = []
-        at = 0
+        raw = raw.rstrip(b"\r")
         if len(raw) > MAX_RAW:
             raw = raw[-MAX_RAW:] if b"\r" in raw[-MAX_RAW:] else raw[:MAX_RAW]
-        for piece in _PIECES.finditer(raw.decode("utf-8", "replace").translate(_BIDI)):
+        text = raw.decode("utf-8", "replace")
+        if not text.isascii():
+            text = text.translate(_BIDI)
+        # What only goes on at its end, as nearly every line does, needs no cells.
+        return self._cells(text) if _BACK.search(text) else self._pieces(text)
+
+    def _pieces(self, raw: str) -> list[Span]:
+        spans: list[tuple[Style, str]] = []
+        left = MAX_LINE
+        for piece in _PIECES.finditer(raw):
+            if (text := piece["text"]) and left:
+                spans.append((self.style, text[:left]))
+                left -= len(spans[-1][1])
+            elif piece["final"] == "m":
+                self.style = style(piece["args"], self.style)
+        return _spans(spans)
+
+    def _cells(self, raw: str) -> list[Span]:
+        cells: list[tuple[Style, str]] = []
+        at = 0
+        for piece in _PIECES.finditer(raw):
             if text := piece["text"]:
                 text = text[: max(0, MAX_LINE - at)]
                 cells[at : at + len(text)] = [(self.style, char) for char in text]
@@ -151,14 +172,14 @@ def _erased(cells: list[tuple[Style, str]], at: int, args: str) -> list[tuple[St
     return blank if args == "2" else cells[:at]
 
 
-def _spans(cells: Iterable[tuple[Style, str]]) -> list[Span]:
+def _spans(pieces: Iterable[tuple[Style, str]]) -> list[Span]:
     spans: list[tuple[Style, list[str]]] = []
-    for look, char in cells:
+    for look, text in pieces:
         if spans and (spans[-1][0] is look or spans[-1][0] == look):
-            spans[-1][1].append(char)
+            spans[-1][1].append(text)
         else:
-            spans.append((look, [char]))
-    return [(look.classes, "".join(chars)) for look, chars in spans]
+            spans.append((look, [text]))
+    return [(look.classes, "".join(texts)) for look, texts in spans]
 
 
 def html(spans: Sequence[Span]) -> Markup:

@@ -38,8 +38,10 @@ CHUNK_SECONDS = 1.0
 LEVEL = 1
 #: How late a line may reach Redis, in seconds.
 LIVE_SECONDS = 0.1
-#: Redis keeps about this many pieces of a live log, for this many seconds after the last one.
-LIVE_PIECES = 500
+#: Redis keeps about this many pieces of a live log, for this many seconds after the last one. What comes faster than
+#: pieces of so many bytes is read from the store.
+LIVE_PIECES = 100
+LIVE_BYTES = 1 << 16
 LIVE_TTL = 3600
 
 
@@ -192,7 +194,7 @@ class LogStore:
         return (entries[-1][0].decode() if entries else last), pieces
 
     def publish(self, step_id: int, attempt: int, position: int, data: bytes) -> None:
-        """Show bytes to open pages. Raises redis.RedisError."""
+        """Show bytes to open pages; none mean that the store has all before `position`. Raises redis.RedisError."""
         stream = _stream(step_id, attempt)
         pipe = self._live.pipeline(transaction=False)
         pipe.xadd(stream, {"at": position, "data": data}, maxlen=LIVE_PIECES, approximate=True)
@@ -383,9 +385,10 @@ class LogWriter:
                     self._changed.wait_for(lambda: self._closing or self._buffer)
                     due = monotonic() + CHUNK_SECONDS
                 self._changed.wait_for(self._urgent, LIVE_SECONDS)
-                closing = self._closing
-            self._show()
-            if closing or monotonic() >= due or len(self._buffer) >= CHUNK_BYTES:
+                closing, urgent = self._closing, self._urgent()
+            if not urgent:
+                self._show()
+            if urgent or monotonic() >= due:
                 self._keep()
                 due = monotonic() + CHUNK_SECONDS
 
@@ -393,31 +396,37 @@ class LogWriter:
         return self._closing or len(self._buffer) >= CHUNK_BYTES
 
     def _show(self) -> None:
+        """Show what is new, unless it is so much that nobody could read it: that is seen when it is stored."""
         with self._changed:
-            data = bytes(self._buffer[self._shown - self._stored :][:CHUNK_BYTES])
-        if not data:
-            return
+            new = len(self._buffer) - (self._shown - self._stored)
+            data = bytes(self._buffer[-new:]) if 0 < new <= LIVE_BYTES else b""
+        if data:
+            self._publish(self._shown, data)
+            self._shown += len(data)
+
+    def _publish(self, position: int, data: bytes) -> None:
         try:
-            self._store.publish(self.step_id, self.attempt, self._shown, data)
+            self._store.publish(self.step_id, self.attempt, position, data)
         except redis.RedisError as error:
             log.debug("log.not_live", step=self.step_id, error=str(error))
-        self._shown += len(data)
 
     def _keep(self) -> None:
-        while True:
+        size = CHUNK_BYTES
+        while size == CHUNK_BYTES:
             with self._changed:
-                data = bytes(self._buffer[:CHUNK_BYTES])
+                data = bytes(memoryview(self._buffer)[:CHUNK_BYTES])
                 times = self._times_of(self._stored, len(data))
-            if not data:
-                return
+            size = len(data)
+            if not size:
+                break
             self._lines += self._store.store(self, self._stored, self._lines, data, times)
             with self._changed:
-                del self._buffer[: len(data)]
-                self._stored += len(data)
-                self._shown = max(self._shown, self._stored)
+                del self._buffer[:size]
+                self._stored += size
                 self._changed.notify_all()
-            if len(data) < CHUNK_BYTES:
-                return
+        if self._stored > self._shown:
+            self._shown = self._stored
+            self._publish(self._stored, b"")
 
     def _times_of(self, start: int, size: int) -> list[tuple[int, int]]:
         """Takes out the times of a chunk; the one in force at its beginning comes first."""
