@@ -15,6 +15,7 @@ from cd.pipeline.records import Project, Run, Step
 from cd.store.base import now
 
 SECRETS = (
+    "7!xQ",
     "hunter2!",
     "pässwörd with spaces & 'quotes'",
     'a/b+c="d"\\e<f>',
@@ -43,12 +44,16 @@ def disguises(secret: str) -> Iterator[tuple[str, bytes]]:
     yield "shell", shlex.quote(secret).replace("'\"'\"'", "'\\''").encode()
 
 
-def told(kind: str, shown: bytes, secret: str) -> list[bytes]:
-    """What of a disguise must not be readable: in base64 its ends may be decided by its neighbours as well."""
+def told(kind: str, shown: bytes, secret: str) -> bytes:
+    """What of a disguise must not be readable: all of it but quotes, and in base64 what no neighbour decides with it."""
     if kind.startswith("base64"):
-        return [shown[4:-4]]
-    inner = shown[1:-1] if kind.startswith("JSON") or (kind == "shell" and shown[:1] == b"'") else shown
-    return [inner]
+        shift, raw = int(kind.split(", ")[1][0]), secret.encode()
+        one, other = (base64.b64encode(byte * shift + raw + byte * 3) for byte in (b"\0", b"\xff"))
+        alike = [a == b for a, b in zip(one, other, strict=True)]
+        begin = alike.index(True)
+        end = begin + [*alike[begin:], False].index(False)
+        return shown[begin:end]
+    return shown[1:-1] if kind.startswith("JSON") or (kind == "shell" and shown[:1] == b"'") else shown
 
 
 def measure() -> list[Figure]:
@@ -66,7 +71,7 @@ def measure() -> list[Figure]:
             session.add(run)
             session.flush()
             steps = [
-                Step(run_id=run.id, name=f"s{at}", kind="stage", state="passed", position=at)
+                Step(run_id=run.id, project_id=project.id, name=f"s{at}", kind="stage", state="passed", position=at)
                 for at in range(len(cases))
             ]
             session.add_all(steps)
@@ -85,7 +90,7 @@ def measure() -> list[Figure]:
             live = b"".join(data for _, data in running.services.logs.follow(step_id, 1, 0, 0.05))
             wrong += len(stored) != len(plain)
             for seen in (stored, live):
-                leaks += [(kind, secret)] * sum(seen.count(one) for one in told(kind, shown, secret))
+                leaks += [(kind, secret)] * seen.count(told(kind, shown, secret))
                 wrong += seen.count(b"begin ") != len(shown) - 1
     return [
         Figure(
