@@ -45,7 +45,7 @@ def disguises(secret: str) -> Iterator[tuple[str, bytes]]:
 
 
 def told(kind: str, shown: bytes, secret: str) -> bytes:
-    """What of a disguise must not be readable: all of it but quotes, and in base64 what no neighbour decides with it."""
+    """What of a disguise must not be readable: all but quotes, and in base64 what no neighbour decides with it."""
     if kind.startswith("base64"):
         shift, raw = int(kind.split(", ")[1][0]), secret.encode()
         one, other = (base64.b64encode(byte * shift + raw + byte * 3) for byte in (b"\0", b"\xff"))

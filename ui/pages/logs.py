@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,11 +15,14 @@ from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cd.errors import NotFound
+from cd.errors import NotFound, UserError
 from cd.identity.people import Role
+from cd.pipeline import logsearch
 from cd.pipeline.queries import StepRow
 from cd.pipeline.records import Project, Run, Step
 from cd.pipeline.states import STEP
+from cd.pipeline.timedlog import durations, stamp
+from cd.units import format_seconds
 from cd.web.context import access, services
 from cd.wiring import Services
 from ui import ansi
@@ -29,6 +33,8 @@ from ui.pages.common import argument
 LINES = 1000
 #: Life of a stream, and how long it waits for more before it looks whether the step has ended; seconds.
 LIFE, LOOK = 55.0, 1.0
+#: Seconds before the next line that are worth telling, and that stand out.
+SHORT, LONG = 0.1, 5.0
 #: A line that is longer than this without an end is shown as it is so far; bytes.
 OPEN_LINE = 1 << 16
 
@@ -43,11 +49,47 @@ class Shown:
     attempt: int
     live: bool
     at: Place
+    #: The line that was asked for.
+    line: int | None = None
+    #: Of each line; empty unless they were asked for.
+    times: tuple[Time, ...] = ()
 
     @property
     def last(self) -> int:
         """Number of the last line shown."""
         return self.first + len(self.lines) - 1
+
+
+@dataclass(frozen=True)
+class Time:
+    """When a line came, in RFC 3339, and how long it was until the next; empty where it is not known."""
+
+    at: str
+    took: str
+    long: bool
+
+
+@dataclass(frozen=True)
+class Match:
+    """A line of a search's answer."""
+
+    line: int
+    before: str
+    found: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """Answer of one look through a log; `next` is the cursor to go on from, `fault` what is wrong with the question."""
+
+    text: str
+    case: bool
+    cursor: str
+    matches: tuple[Match, ...] = ()
+    next: str | None = None
+    searched: int = 0
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +119,8 @@ def register(pages: Blueprint) -> None:
     pages.add_url_rule(f"{base}/log", "live_log", access(Role.viewer)(live))
 
 
-def window(session: Session, step: StepRow, attempt: int | None, line: int | None) -> Shown:
-    """The lines around number `line`; without one the end, which is where a failure stands."""
+def window(session: Session, step: StepRow, attempt: int | None, line: int | None, *, times: bool = False) -> Shown:
+    """The lines around number `line`, with `times` if wanted; without one the end, which is where a failure stands."""
     attempt = min(attempt or step.attempt, step.attempt) or step.attempt
     first = -LINES if line is None else max(0, line - 1 - LINES // 2)
     size, newlines = services().logs.size(session, step.id, attempt)
@@ -93,7 +135,33 @@ def window(session: Session, step: StepRow, attempt: int | None, line: int | Non
     place = (
         Place(size - len(found.lines[-1]), newlines, sgr) if unfinished else Place(size, newlines, terminal.style.sgr)
     )
-    return Shown(tuple(lines), found.first + 1, found.total, attempt, newest, place)
+    told = tuple(map(_time, found.times, durations(found.times))) if times else ()
+    return Shown(tuple(lines), found.first + 1, found.total, attempt, newest, place, line, told)
+
+
+def _time(at: int, took: float | None) -> Time:
+    shown = "" if took is None or took < SHORT else f"+{took:.3f}" if took < 10 else f"+{format_seconds(took)}"
+    return Time(stamp(at).strip(), shown, took is not None and took >= LONG)
+
+
+def search(step: StepRow, attempt: int) -> Search | None:
+    """What the address asks to find in this log; None when it asks for nothing."""
+    text, cursor = request.args.get("q", ""), request.args.get("cursor", "")
+    case = request.args.get("case") == "1"
+    if not text:
+        return None
+    parts = services()
+    try:
+        wanted = logsearch.pattern(text, case=case)
+        found = logsearch.search(parts.database, parts.logs, step.id, attempt, wanted, cursor=cursor)
+    except UserError as error:
+        return Search(text, case, "", fault=str(error))
+    matches = (Match(one.line, _plain(one.before), _plain(one.found), _plain(one.after)) for one in found.matches)
+    return Search(text, case, cursor, tuple(matches), found.next, found.searched)
+
+
+def _plain(data: bytes) -> str:
+    return "".join(text for _, text in ansi.Terminal().line(data))
 
 
 def raw(slug: str, number: int, step: str) -> ResponseReturnValue:
@@ -102,7 +170,11 @@ def raw(slug: str, number: int, step: str) -> ResponseReturnValue:
     with parts.database.read() as session:
         found = _step(session, slug, number, step)
     attempt = argument("attempt") or max(found.attempt, 1)
-    return Response(_stored(parts, found.id, attempt), mimetype="text/plain; charset=utf-8")
+    answer = Response(_stored(parts, found.id, attempt), mimetype="text/plain; charset=utf-8")
+    if argument("download"):
+        name = re.sub("[^A-Za-z0-9._-]+", "-", f"{slug}-{number}-{step}-{attempt}.log")
+        answer.headers.set("Content-Disposition", "attachment", filename=name)
+    return answer
 
 
 def _stored(parts: Services, step_id: int, attempt: int) -> Iterator[bytes]:

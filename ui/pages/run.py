@@ -49,12 +49,13 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         cursor = events.newest(session)
         detail = queries.detail(session, slug, number)
         chosen = choose(detail.steps, request.args.get("step"))
-        log = logs.window(session, chosen, argument("attempt"), argument("line")) if chosen else None
+        log = _window(session, chosen) if chosen else None
         files = kept.of_step(session, chosen.id, log.attempt) if chosen and log else None
         release = promoting.release_of_run(session, detail.run.id)
         promotions = promoting.promotions_of(session, release.id) if release else []
         left = tests.left(session, detail.run.id)
         waits = {} if detail.run.ended else waiting.look(session, detail, services().doorbell.workers())
+    search = logs.search(chosen, log.attempt) if chosen and log else None
     return render_template(
         "ui/run.html",
         detail=detail,
@@ -63,6 +64,7 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         bars=bars(detail, now()),
         chosen=chosen,
         log=log,
+        search=search,
         kept=files,
         release=release,
         promotions=promotions,
@@ -70,6 +72,11 @@ def show(slug: str, number: int) -> ResponseReturnValue:
         waits=waits,
         **left,
     )
+
+
+def _window(session: Session, step: StepRow) -> logs.Shown:
+    times = argument("times") == 1
+    return logs.window(session, step, argument("attempt"), argument("line"), times=times)
 
 
 def choose(steps: Sequence[StepRow], name: str | None) -> StepRow | None:

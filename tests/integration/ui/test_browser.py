@@ -116,3 +116,43 @@ def test_pages_fit_a_phone_and_say_what_their_controls_are(context: BrowserConte
         assert unnamed == [], path
     with scene.services.database.read() as session:
         assert session.get_one(Promotion, scene.waiting).state == "awaiting_approval"
+
+
+def test_a_log_is_searched_to_its_end_told_with_times_and_downloaded(context: BrowserContext, scene: Scene) -> None:
+    begun = 1_700_000_000_000_000_000
+    lines = [b"line %d\n" % number for number in range(1, 30_001)]
+    lines[20_000] = b"here is the \x1b[31mNeedle\x1b[0m & <b>more</b>\n"
+    with scene.services.database.read() as session:
+        step = session.query(Step).join(Run, Run.id == Step.run_id).filter(
+            Run.project_id == scene.projects["shop"], Run.number == 30, Step.name == "package"
+        ).one()  # fmt: skip
+        before = scene.services.logs.size(session, step.id, 1)[1]
+    with scene.services.logs.writer(step.id, 1, step.fence) as writer:
+        for at, line in enumerate(lines):
+            # A line each 10 ms; the one before the needle takes 7 s.
+            writer.write(line, [(0, begun + at * 10_000_000 + (7_000_000_000 if at >= 20_000 else 0))])
+    wanted = before + 20_001
+    page = sign_in(context)
+    found = complaints(page)
+    page.goto("/projects/shop/runs/30?step=package")
+    page.get_by_label("Search the whole log").fill("needle")
+    page.get_by_role("button", name="Search", exact=True).click()
+    answer = page.locator("#found")
+    expect(answer).to_contain_text("1 line with needle")
+    expect(answer.locator("mark")).to_have_text("Needle")
+    answer.get_by_role("link", name=str(wanted)).click()
+    expect(page.locator(f"#L{wanted}")).to_be_in_viewport()
+    expect(page.locator(f"#L{wanted}")).to_contain_text("here is the Needle & <b>more</b>")
+    page.get_by_role("link", name="times", exact=True).click()
+    expect(page.locator(f"#L{wanted - 1} b.long")).to_have_text("+7.010")
+    expect(page.locator(f"#L{wanted} time")).to_have_text("22:16:47.000")
+    page.get_by_label("tell capitals").check()
+    page.get_by_label("Search the whole log").fill("needle")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#found")).to_contain_text("No line with needle")
+    expect(page.locator("ol.log.timed")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="download").click()
+    assert download.value.suggested_filename == "shop-30-package-1.log"
+    assert download.value.path().read_bytes().endswith(b"".join(lines))
+    assert found == []
