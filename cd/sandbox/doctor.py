@@ -259,7 +259,7 @@ class Examination:
     ) -> tuple[StageResult, str]:
         """Run a command as a stage does; its result and output."""
         self._count += 1
-        name, kept = f"{self._tag}-{self._count}", output.Kept()
+        name, kept = f"{self._tag}-{self._count}", output.Memory()
         spec = ContainerSpec(name, self._image, argv, LIMITS, network=network, services=services)
         try:
             self._sandbox.start(spec)

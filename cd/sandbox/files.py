@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -33,7 +35,7 @@ def read(api: Any, name: str, path: str) -> Iterator[bytes]:
 def snapshot(api: Any, name: str, tag: str, limit: int) -> Kept:
     """Keep /work and /tmp of the pod of `name` as an image on top of its command's. Raises TooLarge, ServiceError.
 
-    The secrets of its environment are left out of the image's, and blanked out of the files.
+    The secrets of its environment are left out of the image's, and blanked out of the files and their names.
     """
     command = api.inspect_container(name)
     hidden = set(command["Config"]["Labels"].get(SECRETS_LABEL, "").split())
@@ -55,7 +57,7 @@ def snapshot(api: Any, name: str, tag: str, limit: int) -> Kept:
     try:
         counter = _Counter(limit)
         for folder in SCRATCH:
-            api.put_archive(made, "/", blanked(counter.count(read(api, name, folder)), values))
+            api.put_archive(made, "/", cleaned(counter.count(read(api, name, folder)), values))
         repository, _, version = tag.rpartition(":")
         image = api.commit(made, repository=repository, tag=version)["Id"]
     finally:
@@ -78,6 +80,37 @@ class _Counter:
                     remedy="raise TOWPATH_SNAPSHOT_LIMIT, or leave less there",
                 )
             yield block
+
+
+def cleaned(archive: Iterator[bytes], values: Sequence[bytes]) -> Iterator[bytes]:
+    """The same tar with each of `values` written over by stars, in what files hold and in what they are called."""
+    texts = [value.decode(errors="surrogateescape") for value in values if value]
+    stream: Any = _Stream(archive)
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK, encoding="utf-8", errors="surrogateescape") as tar:
+        while (member := tar.next()) is not None:
+            vars(tar)["members"] = []  # it would keep all of them
+            for text in texts:
+                member.name = member.name.replace(text, "*" * len(text))
+                member.linkname = member.linkname.replace(text, "*" * len(text))
+            member.pax_headers = {}  # made anew, from these names
+            yield member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            if (file := tar.extractfile(member) if member.isreg() else None) is not None:
+                yield from blanked(iter(partial(file.read, BLOCK), b""), values)
+                yield bytes(-member.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+class _Stream:
+    """What tarfile reads from: the pieces end to end."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
+            self._rest += piece
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
 
 
 def blanked(data: Iterable[bytes], values: Sequence[bytes]) -> Iterator[bytes]:

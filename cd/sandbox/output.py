@@ -174,7 +174,7 @@ def _asked(connection: Any, path: str) -> Any:
     return answer
 
 
-class Kept:
+class Memory:
     """A sink that keeps everything in memory: for small outputs."""
 
     def __init__(self, position: int = 0, since: int = 0, since_at: int = 0) -> None:

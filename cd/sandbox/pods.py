@@ -6,6 +6,7 @@ no bridge, no gateway, no route, and no address taken from the engine's pools.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -167,12 +168,9 @@ class Pods:
         found = sorted(self.parts(name), key=lambda one: one["Labels"].get(PART_LABEL) == HOLDER)
         for one in found:
             remove(self.api, one["Id"])
-        if found:
-            for volume in options.volumes(name).values():
-                try:
-                    self.api.remove_volume(volume, force=True)
-                except NotFound:
-                    continue
+        for volume in options.volumes(name).values():
+            with contextlib.suppress(NotFound):
+                self.api.remove_volume(volume, force=True)
 
 
 def remove(api: Any, name: str) -> None:

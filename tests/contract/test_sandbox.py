@@ -15,7 +15,7 @@ from cd.errors import ServiceError
 from cd.sandbox.base import ContainerSpec, Limits, Sandbox, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
 from cd.sandbox.fake import FakeSandbox, Play
-from cd.sandbox.output import Kept
+from cd.sandbox.output import Memory
 
 QUICK = Play()
 LIMITS = Limits(memory=32 << 20, cpus=1, pids=64, disk=8 << 20, timeout=60)
@@ -79,7 +79,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 LIMIT = 1 << 20
 
 
-class Taking(Kept):
+class Taking(Memory):
     """Hands on what comes."""
 
     def __init__(self, take: Callable[[bytes], None], position: int = 0) -> None:
@@ -100,7 +100,7 @@ def follow(
     canceled: Callable[[], bool] = lambda: False,
     limit: int = LIMIT,
 ) -> tuple[StageResult, bytes]:
-    kept = Kept(skip)
+    kept = Memory(skip)
     result = sandbox.follow(name, into=kept, timeout=timeout, canceled=canceled, limit=limit)
     return result, bytes(kept.data)
 

@@ -15,7 +15,7 @@ from cd.errors import ServiceError
 from cd.pipeline.registry import Registry
 from cd.sandbox.base import ContainerSpec, Limits
 from cd.sandbox.docker_engine import DockerSandbox
-from cd.sandbox.output import Kept
+from cd.sandbox.output import Memory
 
 LIMITS = Limits(memory=64 << 20, cpus=1, pids=32, disk=8 << 20, timeout=60)
 
@@ -49,7 +49,7 @@ def test_what_was_built_here_runs_there(
     assert run.image is not None
     assert run.image.startswith(f"{address}/towpath/{shop.project.slug}@sha256:")
 
-    sandbox, kept = DockerSandbox(other.host), Kept()
+    sandbox, kept = DockerSandbox(other.host), Memory()
     spec = ContainerSpec("towpath-test-there", run.image, ("cat", "/made"), LIMITS)
     try:
         sandbox.start(spec)

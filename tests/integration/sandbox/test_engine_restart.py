@@ -14,7 +14,7 @@ from engines import Engine, engine
 from cd.errors import ServiceError
 from cd.sandbox.base import ContainerSpec, Limits, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
-from cd.sandbox.output import Kept
+from cd.sandbox.output import Memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -32,7 +32,7 @@ LIMITS = Limits(memory=64 << 20, cpus=1, pids=32, disk=8 << 20, timeout=120)
 SCRIPT = "echo begun; trap 'exit 0' TERM; while [ ! -e /work/go ]; do sleep 0.1; done; echo done"
 
 
-class Heard(Kept):
+class Heard(Memory):
     """Says when the first output came."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Heard(Kept):
         self.first.set()
 
 
-def follow(sandbox: DockerSandbox, name: str, into: Kept) -> StageResult:
+def follow(sandbox: DockerSandbox, name: str, into: Memory) -> StageResult:
     return sandbox.follow(name, into=into, timeout=120, canceled=lambda: False, limit=1 << 20)
 
 
@@ -78,7 +78,7 @@ def test_an_engine_that_takes_its_containers_with_it(busybox_image: str, how: si
         late = DockerSandbox(made.host)
         late.start(spec)
         with pytest.raises(ServiceError, match=r"anew|no longer|refused"):
-            follow(late, spec.name, Kept())
+            follow(late, spec.name, Memory())
         late.remove(spec.name)
         late.api.close()
         sandbox.api.close()
@@ -89,7 +89,7 @@ def test_a_container_that_lives_on_is_followed_to_its_end(busybox_image: str) ->
         sandbox, spec, _ = begun(made, busybox_image)
         made.stop()
         made.start()
-        adopted, kept = DockerSandbox(made.host), Kept()
+        adopted, kept = DockerSandbox(made.host), Memory()
         adopted.start(spec)
         execution = adopted.api.exec_create(spec.name, ["touch", "/work/go"])["Id"]
         adopted.api.exec_start(execution)

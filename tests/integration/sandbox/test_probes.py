@@ -19,7 +19,7 @@ import pytest
 from cd.sandbox import inside
 from cd.sandbox.base import ContainerSpec, Limits, StageResult
 from cd.sandbox.docker_engine import DockerSandbox
-from cd.sandbox.output import Kept
+from cd.sandbox.output import Memory
 
 INSIDE = inspect.getsource(inside)
 LIMITS = Limits(memory=64 << 20, cpus=1, pids=32, disk=8 << 20, timeout=60)
@@ -40,7 +40,7 @@ def execute(sandbox: DockerSandbox, python_image: str) -> Execute:
     """Runs a command in a container as a stage does; gives its result and output."""
 
     def run(*argv: str, image: str = python_image) -> tuple[StageResult, str]:
-        name, output = f"towpath-probe-{uuid.uuid4().hex[:12]}", Kept()
+        name, output = f"towpath-probe-{uuid.uuid4().hex[:12]}", Memory()
         sandbox.start(ContainerSpec(name, image, argv, LIMITS))
         try:
             result = sandbox.follow(name, into=output, timeout=60, canceled=lambda: False, limit=1 << 20)

@@ -11,7 +11,7 @@ import pytest
 from cd.errors import NotFound, ServiceError
 from cd.sandbox.base import ContainerSpec, Limits
 from cd.sandbox.docker_engine import DockerSandbox
-from cd.sandbox.output import Kept
+from cd.sandbox.output import Memory
 from cd.sandbox.shell import Shells, is_over, shell_spec
 from cd.store.base import now
 
@@ -32,7 +32,8 @@ def image(sandbox: DockerSandbox, busybox_image: str) -> Iterator[str]:
     name = f"towpath-test-failed-{uuid.uuid4().hex[:8]}"
     script = (
         "echo clue >/work/clue; mkdir -m 700 /work/own; echo $TOKEN >/work/own/told; ln -s clue /work/link; "
-        "echo more >/tmp/more; exit 1"
+        "echo more >/tmp/more; echo named >/work/$TOKEN.txt; ln -s $TOKEN.txt /work/named; "
+        "head -c 3000000 /dev/zero >/work/large; exit 1"
     )
     spec = ContainerSpec(
         name,
@@ -45,7 +46,7 @@ def image(sandbox: DockerSandbox, busybox_image: str) -> Iterator[str]:
     )
     try:
         sandbox.start(spec)
-        result = sandbox.follow(name, into=Kept(), timeout=60, canceled=lambda: False, limit=1 << 20)
+        result = sandbox.follow(name, into=Memory(), timeout=60, canceled=lambda: False, limit=1 << 20)
         assert result.exit_code == 1
         kept = sandbox.snapshot(name, f"towpath-test/kept:{name}", 8 << 20)
     finally:
@@ -74,7 +75,8 @@ def test_the_files_are_there_as_the_stage_left_them(sandbox: DockerSandbox, imag
         sandbox,
         image,
         "cat /work/clue /work/link /tmp/more\nid -u\nstat -c 'mode:%a:%u' /work /tmp /work/own\nstty size\n"
-        "cat /work/own/told; env | grep -c TOKEN\ntouch /work/mine && echo written\nexit",
+        "cat /work/own/told; env | grep -c TOKEN\nls /work; "
+        "cat /work/named; wc -c </work/large\ntouch /work/mine && echo written\nexit",
     )
     assert "clue\nclue\nmore\n" in shown
     assert "\n65532\n" in shown
@@ -84,6 +86,8 @@ def test_the_files_are_there_as_the_stage_left_them(sandbox: DockerSandbox, imag
     assert SECRET not in shown
     assert "*" * len(SECRET) in shown
     assert "\n0\n" in shown
+    assert "*" * len(SECRET) + ".txt" in shown
+    assert "\nnamed\n3000000\n" in shown
     assert "\nwritten\n" in shown
 
 

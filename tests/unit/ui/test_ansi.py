@@ -84,6 +84,29 @@ def test_any_bytes_give_text_without_controls(raw: bytes) -> None:
     assert all(re.fullmatch(r"[a-z0-9 ]*", names) for names, _ in spans)
 
 
+PARTS = (
+    b"abc",
+    b"<&> ",
+    b"\t",
+    b"\x1b[31m",
+    b"\x1b[1;4m",
+    b"\x1b[0m",
+    b"\x1b]8;;u\x07",
+    b"\xe2\x82\xac",
+    b"\x07",
+    b"\x1b[2J",
+    b"\x1b",
+)
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=30))
+def test_a_cursor_that_goes_back_and_writes_nothing_changes_nothing(parts: list[bytes]) -> None:
+    raw = b"".join(parts)
+    straight, back = Terminal(), Terminal()
+    assert straight.line(raw) == back.line(raw + b"\b")
+    assert straight.style == back.style
+
+
 @given(st.integers(-1, 255), st.integers(-1, 255), st.sets(st.sampled_from(["bold", "dim", "inverse", "strike"])))
 def test_a_style_survives_being_written_down(fg: int, bg: int, flags: set[str]) -> None:
     wanted = Style(fg, bg, frozenset(flags))
