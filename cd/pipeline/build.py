@@ -16,7 +16,8 @@ from cd.pipeline.builder import Builder, BuildRequest, Canceled
 from cd.pipeline.checkout import Checkout
 from cd.pipeline.definition import ImageSpec, Pipeline, unsupported
 from cd.pipeline.dockerfile import Dockerfile
-from cd.pipeline.logs import LogStore, LogWriter
+from cd.pipeline.logs import LogStore
+from cd.pipeline.logwriter import LogWriter
 from cd.pipeline.parse import FILE, parse
 from cd.pipeline.plan import Occasion, Planned, plan
 from cd.pipeline.projects import Vault

@@ -14,8 +14,10 @@ from redis.retry import Retry
 from sqlalchemy import select
 
 from cd.errors import ServiceError, StaleWrite
-from cd.pipeline import logs as module
-from cd.pipeline.logs import CHUNK_BYTES, LINE_BYTES, LogStore
+from cd.pipeline import logwriter as module
+from cd.pipeline.logs import LogStore
+from cd.pipeline.logwindow import LINE_BYTES
+from cd.pipeline.logwriter import CHUNK_BYTES
 from cd.pipeline.records import LogChunk, Step
 from cd.store.database import Database
 
@@ -268,3 +270,18 @@ def test_a_disk_that_refuses_stops_who_writes(store: LogStore, step: int, monkey
     monkeypatch.setattr(store._files, "pipe_file", full)
     with pytest.raises(ServiceError, match="No space left"), store.writer(step, 1, 1) as writer:
         writer.write(b"x" * 10 * CHUNK_BYTES)
+
+
+def test_a_flood_is_seen_whole_and_does_not_go_through_redis(
+    store: LogStore, step: int, redis_client: redis.Redis
+) -> None:
+    block = b"".join(b"line %d\n" % number for number in range(20_000))
+
+    def write() -> None:
+        with store.writer(step, 1, 1) as writer:
+            for _ in range(60):
+                writer.write(block)
+
+    assert together_with_a_reader(store, step, write) == block * 60
+    (stream,) = redis_client.keys("towpath:log:*")
+    assert redis_client.memory_usage(stream, samples=0) < len(block) * 60 / 10

@@ -11,7 +11,8 @@ from sqlalchemy import select
 
 from cd.errors import UserError
 from cd.pipeline import logsearch
-from cd.pipeline.logs import CHUNK_BYTES, LogStore
+from cd.pipeline.logs import LogStore
+from cd.pipeline.logwriter import CHUNK_BYTES
 from cd.pipeline.records import Step
 from cd.pipeline.timedlog import timed
 from cd.store.database import Database
