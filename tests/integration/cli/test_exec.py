@@ -51,7 +51,7 @@ stages:
     services:
       db:
         image: LISTENER
-        ready: [python, -c, "import socket; socket.create_connection(('127.0.0.1', 7001))"]
+        ready: [bash, -c, "</dev/tcp/127.0.0.1/7001"]
   unready:
     run: echo never
     allow_failure: true
