@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import docker
@@ -18,7 +19,7 @@ from cd.errors import ServiceError
 from cd.sandbox import files, images, output
 from cd.sandbox.base import ContainerSpec, Found, Kept, Sink, StageResult, is_canceled
 from cd.sandbox.options import OF_LABEL, create_request
-from cd.sandbox.pods import Pods, remove
+from cd.sandbox.pods import WEIGH, Pods, remove
 
 log = structlog.get_logger()
 
@@ -150,7 +151,7 @@ class DockerSandbox:
     def _result(self, name: str, watch: _Watch, flooded: bool) -> StageResult:
         with translated():
             state = self.api.inspect_container(name)["State"]
-            services = {} if name in self._alone else self.pods.ended_services(name)
+            services = {} if name in self._alone else {**self.pods.ended_services(name), **watch.large}
         if state["Status"] == "created" and state["ExitCode"] not in (NOT_EXECUTABLE, NOT_FOUND):
             raise ServiceError(f"container {name} was never started")
         code, oom = state["ExitCode"], bool(state["OOMKilled"])
@@ -215,6 +216,13 @@ class DockerSandbox:
                 if error.status_code not in (requests.codes.conflict, requests.codes.not_found):
                     raise
 
+    def bound(self, name: str) -> dict[str, str]:
+        """See Pods; nothing for a command without any."""
+        if name in self._alone:
+            return {}
+        with translated():
+            return self.pods.bound(name)
+
     def started_at(self, name: str) -> datetime:
         """When the container began, by the engine's clock."""
         with translated():
@@ -251,6 +259,9 @@ class _Watch:
 
     def __init__(self, sandbox: DockerSandbox, name: str, timeout: float, canceled: Callable[[], bool]) -> None:
         self.timed_out = self.canceled = False
+        #: Services that were ended because they wrote too much, and how that is told.
+        self.large: dict[str, str] = {}
+        self._weighed = monotonic()
         self.timeout = timeout
         self._sandbox, self._name, self._asked = sandbox, name, canceled
         self._stopped = threading.Event()
@@ -273,6 +284,9 @@ class _Watch:
                 log.debug("sandbox.not_watched", container=self._name, error=str(error))
 
     def _look(self, started: datetime) -> None:
+        if monotonic() > self._weighed + WEIGH:
+            self.large.update(self._sandbox.bound(self._name))
+            self._weighed = monotonic()
         timed_out = (datetime.now(UTC) - started).total_seconds() >= self.timeout
         if timed_out or is_canceled(self._asked):
             self._sandbox.kill(self._name)

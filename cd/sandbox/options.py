@@ -9,7 +9,7 @@ from cd.sandbox.output import LOG_CONFIG
 from cd.sandbox.seccomp import PROFILE
 
 #: Part of every stage key: a sandbox that changes voids the verdicts earned in the one before.
-SANDBOX_VERSION = 2
+SANDBOX_VERSION = 3
 #: Who a stage runs as where its image would run it as root.
 NOBODY = "65532:65532"
 SHM_BYTES = 16 << 20
@@ -20,6 +20,10 @@ SERVICE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 HOLDER_LIMITS = Limits(memory=16 << 20, cpus=0.1, pids=8, disk=1 << 20, timeout=0)
 #: Labels of what is made beside a command: its part, and the command's container; of a command: its secret variables.
 PART_LABEL, OF_LABEL, SECRETS_LABEL = "towpath.part", "towpath.of", "towpath.secrets"
+#: Of a service: bytes that it may write into its own root, which the engine itself does not bound.
+DISK_LABEL = "towpath.disk"
+#: Only the end of what a service says is ever told.
+SERVICE_LOG = {"Type": "local", "Config": {"max-size": "10m", "max-file": "1", "compress": "false"}}
 HOLDER = "holder"
 
 
@@ -63,10 +67,17 @@ def service_request(spec: ContainerSpec, service: Service, runtime: str = "") ->
     host = _hardened(service.limits, runtime, f"container:{holder_name(spec.name)}")
     host["CapAdd"] = list(SERVICE_CAPABILITIES)
     host["Tmpfs"] = {SCRATCH[0]: f"rw,exec,{_tmpfs(service.limits.disk)}"}
+    host["LogConfig"] = SERVICE_LOG
+    host["Ulimits"] = [*host["Ulimits"], {"Name": "fsize", "Soft": service.limits.disk, "Hard": service.limits.disk}]
     body: dict[str, Any] = {
         "Image": service.image,
         "Env": [f"{name}={value}" for name, value in service.env.items()],
-        "Labels": {**spec.labels, PART_LABEL: service.name, OF_LABEL: spec.name},
+        "Labels": {
+            **spec.labels,
+            PART_LABEL: service.name,
+            OF_LABEL: spec.name,
+            DISK_LABEL: str(service.limits.disk),
+        },
         "StopSignal": "SIGKILL",
         "HostConfig": host,
     }

@@ -17,12 +17,14 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from cd.sandbox import images, options, pause
 from cd.sandbox.base import ContainerSpec, NotReady, Service, is_canceled
-from cd.sandbox.options import HOLDER, OF_LABEL, PART_LABEL
+from cd.sandbox.options import DISK_LABEL, HOLDER, OF_LABEL, PART_LABEL
 from cd.units import format_seconds
 
 #: Seconds that services may take to become ready, and between two looks: soon at first.
 READY_SECONDS = 120.0
 FIRST_LOOK, LAST_LOOK = 0.05, 0.5
+#: Seconds between two looks at what services wrote: the engine has to add it up.
+WEIGH = 3.0
 #: Of what a service wrote the last so many lines are told when it fails.
 TOLD_LINES = 50
 #: The network of stages that may reach the internet; by the bridge's name firewall rules find it.
@@ -105,7 +107,12 @@ class Pods:
 
     def _await(self, spec: ContainerSpec, service: Service, deadline: float, canceled: Callable[[], bool]) -> bool:
         name, pause_ = options.service_name(spec.name, service.name), FIRST_LOOK
+        weighed = monotonic()
         while True:
+            if monotonic() > weighed + WEIGH:
+                for large, how in self.bound(spec.name).items():
+                    raise NotReady(large, how, self.told(options.service_name(spec.name, large)))
+                weighed = monotonic()
             state = self.api.inspect_container(name)["State"]
             if state["Status"] in ("exited", "dead"):
                 raise NotReady(service.name, f"ended before it was ready: {ended(state)}", self.told(name))
@@ -157,9 +164,21 @@ class Pods:
                 found[part] = ended(self.api.inspect_container(one["Id"])["State"])
         return found
 
-    def parts(self, name: str) -> list[dict[str, Any]]:
-        """All containers made beside that of `name`, as the engine lists them."""
-        listed: list[dict[str, Any]] = self.api.containers(all=True, filters={"label": [f"{OF_LABEL}={name}"]})
+    def bound(self, name: str) -> dict[str, str]:
+        """End the services of `name` that wrote more into their root than they may; how that is told, by service."""
+        found = {}
+        for one in self.parts(name, size=True):
+            limit = int(one["Labels"].get(DISK_LABEL, "0"))
+            if limit and one.get("SizeRw", 0) > limit and one["State"] == "running":
+                found[one["Labels"][PART_LABEL]] = f"wrote more than {limit >> 20:,} MiB"
+                with contextlib.suppress(APIError):  # it ended just now
+                    self.api.kill(one["Id"])
+        return found
+
+    def parts(self, name: str, *, size: bool = False) -> list[dict[str, Any]]:
+        """All containers made beside that of `name`, as the engine lists them; with `size`, what each wrote."""
+        wanted = {"label": [f"{OF_LABEL}={name}"]}
+        listed: list[dict[str, Any]] = self.api.containers(all=True, filters=wanted, size=size)
         return listed
 
     def remove(self, name: str) -> None:
