@@ -27,8 +27,8 @@ from cd.promote.targets.probe import get
 
 #: So many answers in a row, each on a new connection, show that the new configuration is in force.
 ANSWERS = 3
-#: Seconds for a reload, and between two looks at it.
-RELOAD, LOOK = 10.0, 0.005
+#: Seconds for a reload, until it is asked for again, and between two looks at it.
+RELOAD, ASK_AGAIN, LOOK = 10.0, 2.0, 0.005
 TAKEN = ("port is already allocated", "address already in use")
 FOREIGN = ("cannot assign requested address",)
 #: A master and one worker; more while connections of before a reload last.
@@ -115,11 +115,16 @@ class Proxy:
         return ip
 
     def _wait(self, ip: str, name: str, deployment: int) -> None:
-        until = time.monotonic() + RELOAD
+        began = asked = time.monotonic()
         while not self._answers(ip, deployment):
-            if time.monotonic() > until:
+            at = time.monotonic()
+            if at > began + RELOAD:
                 log = " / ".join(self._engine.log_tail(name, 5))
                 raise ServiceError(f"the proxy {name} did not take its new configuration: {log}")
+            if at > asked + ASK_AGAIN:
+                # A signal that comes while the proxy is still starting is lost.
+                self._engine.api.kill(name, signal="SIGUSR2")
+                asked = at
             time.sleep(LOOK)
 
     def _answers(self, ip: str, deployment: int) -> bool:
