@@ -68,7 +68,7 @@ def family(pid: int) -> Iterator[int]:
 
 
 class Peaks(threading.Thread):
-    """The most memory that any process of the service but Redis had, in MB; looked at ten times a second."""
+    """The most memory any process of the service but Redis had, in MB. The kernel keeps it: a look a second will do."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -76,7 +76,7 @@ class Peaks(threading.Thread):
 
     def run(self) -> None:
         """Look until it is left."""
-        while not self._left.wait(0.1):
+        while not self._left.wait(1.0):
             for pid in family(self._pid):
                 with contextlib.suppress(OSError):
                     status = Path(f"/proc/{pid}/status").read_text()
