@@ -24,10 +24,16 @@ TOGETHER, ENOUGH = 0.0005, 4096
 #: The engine stamps the lines of both streams before it writes them, so that neighbours may stand in the wrong order;
 #: a resumed reading begins this much earlier, in nanoseconds, and looks for the entry itself.
 MARGIN = 2_000_000_000
+#: Beyond so many bytes the end of an output is first looked for among its last lines, so many of them: the engine would
+#: go through all of it otherwise.
+LARGE, LAST_LINES = 1 << 20, 1000
 #: Header of an entry; its time, of fixed width, with a blank; how much of it is seconds and milliseconds.
 HEADER, STAMP, MILLISECONDS = 8, 31, 23
 #: The log that holds any byte as it came and is never turned over; both ends of it are ours.
 LOG_CONFIG = {"Type": "local", "Config": {"max-size": "1000g", "max-file": "1", "compress": "false"}}
+
+#: No entry has this time.
+NOWHERE = b"nowhere"
 
 _size = struct.Struct(">L").unpack_from
 _MINUTE: dict[bytes, int] = {}
@@ -38,18 +44,25 @@ def copy(api: Any, name: str, into: Sink, limit: int) -> bool:
 
     Returns True when the output is larger than `limit` bytes; the rest is not read. What the sink raises comes out.
     """
-    return _read(api, name, into, limit, follow=True)
+    return bool(_read(api, name, into, limit, follow=True))
 
 
 def rest(api: Any, name: str, into: Sink, limit: int) -> bool:
     """The same for a container that has ended: what the engine kept back when it stopped following."""
-    return _read(api, name, into, limit, follow=False)
+    if into.since and into.position > LARGE:
+        flooded = _read(api, name, into, limit, tail=LAST_LINES)
+        if flooded is not None:
+            return flooded
+    return bool(_read(api, name, into, limit))
 
 
-def _read(api: Any, name: str, into: Sink, limit: int, *, follow: bool) -> bool:
-    entries = _Entries(into.since, into.since_at)
+def _read(api: Any, name: str, into: Sink, limit: int, *, follow: bool = False, tail: int = 0) -> bool | None:
+    """As `copy`; None when the entry to go on from is not among the `tail` last ones."""
+    entries = _Entries(into.since, into.since_at, tail=bool(tail))
     query = f"stdout=1&stderr=1&timestamps=1&follow={int(follow)}"
-    if into.since:
+    if tail:
+        query += f"&tail={tail}"
+    elif into.since:
         since = max(0, into.since - MARGIN)
         query += f"&since={since // 10**9}.{since % 10**9:09}"
     with _opened(api, f"/containers/{name}/logs?{query}") as stream:
@@ -65,6 +78,8 @@ def _read(api: Any, name: str, into: Sink, limit: int, *, follow: bool) -> bool:
                 into.write(data[: limit - into.position], times)
                 return True
             into.write(data, times)
+    if entries.lost and tail:
+        return None
     if entries.lost:
         raise ServiceError(f"the engine no longer has the beginning of {name}'s output", retryable=True)
     return False
@@ -81,10 +96,14 @@ def _block(stream: Any) -> bytes:
 
 
 class _Entries:
-    """Takes the engine's stream apart; a reading that is resumed passes over what lies before its entry."""
+    """Takes the engine's stream apart; a reading that is resumed passes over what lies before its entry.
 
-    def __init__(self, since: int, since_at: int) -> None:
+    In a `tail` the entry counts only behind another one: the first of it could be the second of two at one moment.
+    """
+
+    def __init__(self, since: int, since_at: int, *, tail: bool = False) -> None:
         self._wanted = _stamp(since) if since else b""
+        self._first = tail
         self._position = since_at if since else 0
         self._left = b""
         self._last = b""
@@ -107,7 +126,11 @@ class _Entries:
                 break
             begin = at + HEADER + STAMP
             if wanted:
-                if buffer[at + HEADER : begin - 1] != wanted:
+                found = buffer[at + HEADER : begin - 1] == wanted
+                if found and self._first:
+                    wanted = NOWHERE
+                self._first = False
+                if not found or wanted == NOWHERE:
                     at = following
                     continue
                 wanted = b""
